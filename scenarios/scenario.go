@@ -1,0 +1,62 @@
+package scenarios
+
+import (
+	"time"
+
+	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/scenarios/expect"
+	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/pattern"
+)
+
+// Scenario is a scenario file, parsed and valid: every name in it exists, every
+// number has its unit, every default is filled in. Lists are in file order.
+type Scenario struct {
+	Name        string
+	Description string
+	Rows        []int
+	Seed        uint64 // default 1
+	Target      targets.Spec
+	Loads       []loadgen.Spec
+	Phases      Phases
+	Faults      []faults.Spec
+	Hypothesis  []Expectation
+	Breakers    []BreakerExpectation
+	Invariants  []string
+	Abort       []expect.Clause // nil: the default conditions; see AbortSet
+	AbortSet    bool
+	Control     *Control
+	Confidence  float64 // default 0.95
+	Timescale   float64 // default 1
+
+	File string // where it came from, for messages
+}
+
+// Phases are the lengths of the run's parts; 0 = left out.
+type Phases struct {
+	Warmup, Before, During, After time.Duration
+}
+
+// Expectation is the steady-state hypothesis about one load stream.
+type Expectation struct {
+	Load                  string
+	Before, During, After []expect.Clause
+	Settle, Recovery      time.Duration
+}
+
+// BreakerExpectation is what is claimed of the breaker on one edge.
+type BreakerExpectation struct {
+	Edge   string
+	Opens  time.Duration // 0: not claimed
+	Closes time.Duration // 0: not claimed
+	Open   []expect.Clause
+	Flaps  *int
+}
+
+// Control is the variant that must fail: other patterns, and the clauses
+// ("shoppers during p95") on which it must fail.
+type Control struct {
+	Patterns map[string]pattern.Spec
+	MustFail []string
+}

@@ -1,0 +1,103 @@
+// Package pattern holds the resilience settings of one edge: what a caller does
+// about time, failure and load when it calls a callee. The file form (Spec) is
+// what users write; the resolved form (Settings) is what a reference service is
+// handed. Nothing here acts: targets/reference/node does.
+package pattern
+
+import "time"
+
+// Mode picks a whole set of settings, or one of them, at once.
+type Mode string
+
+const (
+	Off      Mode = "off"      // nothing: no timeout, no retry, no breaker, no bulkhead, no fallback
+	Textbook Mode = "textbook" // as tutorials print it, defects included (docs/rows.md, D13 and D14)
+	Hardened Mode = "hardened" // as it should be; the default of every reference edge
+)
+
+// Settings is what one caller does on one edge; zero values mean "off".
+// Durations are already scaled by the scenario's timescale.
+type Settings struct {
+	Timeout  time.Duration `json:"timeout_ns,omitempty" yaml:"timeout,omitempty"` // of one try
+	Retry    Retry         `json:"retry" yaml:"retry"`
+	Breaker  Breaker       `json:"breaker" yaml:"breaker"`
+	Bulkhead Bulkhead      `json:"bulkhead" yaml:"bulkhead"`
+	Fallback Mode          `json:"fallback,omitempty" yaml:"fallback,omitempty"`
+}
+
+// Retry: wait before try k (k = 1 … Tries-1) is Base·2^(k-1), at most Cap,
+// multiplied by a random factor in [1-Jitter, 1+Jitter] (hardened: before the
+// cap; textbook: after it, so that waits exceed the cap).
+type Retry struct {
+	Mode   Mode          `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Tries  int           `json:"tries,omitempty" yaml:"tries,omitempty"` // in all, the first included
+	Base   time.Duration `json:"base_ns,omitempty" yaml:"base,omitempty"`
+	Cap    time.Duration `json:"cap_ns,omitempty" yaml:"cap,omitempty"`
+	Jitter float64       `json:"jitter,omitempty" yaml:"jitter,omitempty"` // share
+	Budget float64       `json:"budget,omitempty" yaml:"budget,omitempty"` // retries as a share of calls; 0 = unlimited
+}
+
+// Breaker opens after Failures consecutive failures, or when at least MinCalls
+// calls in Window failed at a share of FailureRatio or more; stays open for
+// Open (±Jitter, drawn once per instance); then admits Probes calls, and closes
+// when all of them succeed.
+type Breaker struct {
+	Mode         Mode          `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Failures     int           `json:"failures,omitempty" yaml:"failures,omitempty"`
+	FailureRatio float64       `json:"failure_ratio,omitempty" yaml:"failure_ratio,omitempty"`
+	MinCalls     int           `json:"min_calls,omitempty" yaml:"min_calls,omitempty"`
+	Window       time.Duration `json:"window_ns,omitempty" yaml:"window,omitempty"`
+	Open         time.Duration `json:"open_ns,omitempty" yaml:"open,omitempty"`
+	Jitter       float64       `json:"jitter,omitempty" yaml:"jitter,omitempty"`
+	Probes       int           `json:"probes,omitempty" yaml:"probes,omitempty"`
+}
+
+// Bulkhead admits Limit calls at once; one more waits for at most Wait.
+type Bulkhead struct {
+	Mode  Mode          `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Limit int           `json:"limit,omitempty" yaml:"limit,omitempty"`
+	Wait  time.Duration `json:"wait_ns,omitempty" yaml:"wait,omitempty"`
+}
+
+// Spec is how a scenario writes the patterns of one edge: a Mode alone
+// (`orders -> payments: off`), or single settings over the edge's default
+// (`{ breaker: hardened, timeout: 500ms }`).
+type Spec struct {
+	Mode     Mode          `yaml:"mode" json:"mode,omitempty"`         // where the other settings start from; default hardened
+	Timeout  *Timeout      `yaml:"timeout" json:"timeout,omitempty"`   // 500ms | off
+	Retry    *RetrySpec    `yaml:"retry" json:"retry,omitempty"`       // mode or { tries, base, cap, jitter, budget }
+	Breaker  *BreakerSpec  `yaml:"breaker" json:"breaker,omitempty"`   // mode or { failures, failure_ratio, min_calls, window, open, jitter, probes }
+	Bulkhead *BulkheadSpec `yaml:"bulkhead" json:"bulkhead,omitempty"` // mode or { limit, wait }
+	Fallback *Mode         `yaml:"fallback" json:"fallback,omitempty"` // off | hardened
+}
+
+// Timeout is a duration, or "off" (0).
+type Timeout time.Duration
+
+// RetrySpec, BreakerSpec and BulkheadSpec are a Mode alone, or single settings
+// over the mode's.
+type (
+	RetrySpec struct {
+		Mode   Mode           `yaml:"mode" json:"mode,omitempty"`
+		Tries  *int           `yaml:"tries" json:"tries,omitempty"`
+		Base   *time.Duration `yaml:"base" json:"base,omitempty"`
+		Cap    *time.Duration `yaml:"cap" json:"cap,omitempty"`
+		Jitter *float64       `yaml:"jitter" json:"jitter,omitempty"`
+		Budget *float64       `yaml:"budget" json:"budget,omitempty"`
+	}
+	BreakerSpec struct {
+		Mode         Mode           `yaml:"mode" json:"mode,omitempty"`
+		Failures     *int           `yaml:"failures" json:"failures,omitempty"`
+		FailureRatio *float64       `yaml:"failure_ratio" json:"failure_ratio,omitempty"`
+		MinCalls     *int           `yaml:"min_calls" json:"min_calls,omitempty"`
+		Window       *time.Duration `yaml:"window" json:"window,omitempty"`
+		Open         *time.Duration `yaml:"open" json:"open,omitempty"`
+		Jitter       *float64       `yaml:"jitter" json:"jitter,omitempty"`
+		Probes       *int           `yaml:"probes" json:"probes,omitempty"`
+	}
+	BulkheadSpec struct {
+		Mode  Mode           `yaml:"mode" json:"mode,omitempty"`
+		Limit *int           `yaml:"limit" json:"limit,omitempty"`
+		Wait  *time.Duration `yaml:"wait" json:"wait,omitempty"`
+	}
+)
