@@ -1,4 +1,3 @@
-// Package faults says what a fault is.
 package faults
 
 import "time"
@@ -86,20 +85,4 @@ type Pause struct {
 type Restart struct {
 	Pick  Pick           `yaml:"pick" json:"pick,omitempty"`
 	Grace *time.Duration `yaml:"grace" json:"grace,omitempty"` // default 5s
-}
-
-// Percent is a share written 50 or 50%; its value is 0 to 1.
-type Percent float64
-
-// Bytes is a size written "0 B", "64KB" (1000), "64KiB" (1024).
-type Bytes int64
-
-// ByteRate is bytes per second, written "100KB/s".
-type ByteRate int64
-
-// Pick says how many instances: 1 (default), 50%, all. Nothing picked is an error.
-type Pick struct {
-	Count int     `json:"count,omitempty"`
-	Ratio Percent `json:"ratio,omitempty"`
-	All   bool    `json:"all,omitempty"`
 }

@@ -1,10 +1,26 @@
 package targets
 
 import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/chaosctl/chaosctl/targets/pattern"
+	"github.com/chaosctl/chaosctl/targets/reference"
+	"github.com/chaosctl/chaosctl/targets/reference/shop"
+	"github.com/chaosctl/chaosctl/targets/topology"
 )
+
+// Systems is every reference system there is.
+var Systems = []reference.System{shop.System}
+
+// Runtimes is every runtime there is, the default first.
+var Runtimes = []string{"process"}
 
 // Spec is the `target:` of a scenario: a reference system with patterns per
 // edge, or the user's own services.
@@ -17,6 +33,10 @@ type Spec struct {
 
 // ServiceSpec is one of the user's own services: started by Command, or already
 // running at Address. Edges come from the ${edge.NAME} it uses in command and env.
+//
+// In command and env, ${port} is the port of 127.0.0.1 on which the service is to
+// listen (also in $PORT; the same after every restart), ${edge.NAME} is host:port
+// at which it reaches the service NAME. $${ stands for ${ itself.
 type ServiceSpec struct {
 	Command  []string          `yaml:"command" json:"command,omitempty"`
 	Address  string            `yaml:"address" json:"address,omitempty"`
@@ -30,4 +50,313 @@ type ServiceSpec struct {
 type ReadySpec struct {
 	Path    string        `yaml:"path" json:"path,omitempty"`
 	Timeout time.Duration `yaml:"timeout" json:"timeout,omitempty"`
+}
+
+// readyWithin is how long a service may take to become ready, unless it says.
+const readyWithin = 10 * time.Second
+
+// ParseShort reads "GET /healthz" or "tcp".
+func (r *ReadySpec) ParseShort(text string) error {
+	method, path, _ := strings.Cut(strings.TrimSpace(text), " ")
+	path = strings.TrimSpace(path)
+	switch {
+	case method == "tcp" && path == "":
+		*r = ReadySpec{}
+	case method == "GET" && strings.HasPrefix(path, "/") && !strings.ContainsAny(path, " \t\r\n"):
+		*r = ReadySpec{Path: path}
+	default:
+		return fmt.Errorf(`%q is no readiness check: write "GET /path" (answered 2xx or 3xx), tcp (accepts a connection), or a mapping like { path: /healthz, timeout: 20s }`, text)
+	}
+	return nil
+}
+
+// reference is the system it names.
+func (s Spec) reference() (reference.System, error) {
+	i := slices.IndexFunc(Systems, func(r reference.System) bool { return r.Name == s.System })
+	if i < 0 {
+		var names []string
+		for _, r := range Systems {
+			names = append(names, r.Name)
+		}
+		return reference.System{}, fmt.Errorf("there is no reference system %q (there is: %s)", s.System, strings.Join(names, ", "))
+	}
+	return Systems[i], nil
+}
+
+// Sample is a request body worth sending to the system's "METHOD /path", in the
+// load generator's template language; "" where there is none.
+func (s Spec) Sample(method, path string) string {
+	r, err := s.reference()
+	if err != nil {
+		return ""
+	}
+	return r.Samples[method+" "+path]
+}
+
+// Invariants lists what System.Check can be asked.
+func (s Spec) Invariants() []string {
+	r, err := s.reference()
+	if err != nil {
+		return nil
+	}
+	return slices.Clone(r.Invariants)
+}
+
+// Settings is what the caller does on an edge of a reference system, its timers
+// multiplied by timescale. Nothing is known of users' own services: they get the
+// zero Settings.
+func (s Spec) Settings(edge topology.Edge, timescale float64) pattern.Settings {
+	r, err := s.reference()
+	if err != nil || r.Defaults == nil {
+		return pattern.Settings{}
+	}
+	settings := r.Defaults(edge)
+	for name, spec := range s.Patterns {
+		caller, callee, err := topology.ParseEdge(name)
+		if err == nil && caller == edge.Caller && callee == edge.Callee {
+			settings = spec.Apply(settings)
+		}
+	}
+	return settings.Scale(timescale)
+}
+
+// Check reports everything that is wrong with the spec, each with its path inside it.
+func (s Spec) Check(report func(path, format string, args ...any)) {
+	if s.Runtime != "" && !slices.Contains(Runtimes, s.Runtime) {
+		report("runtime", "runtime %q is not in this build: it has %s", s.Runtime, strings.Join(Runtimes, ", "))
+	}
+	switch {
+	case s.System != "" && len(s.Services) > 0:
+		report("services", "both system and services: a target is a reference system or services of your own")
+	case s.System != "":
+		if _, err := s.reference(); err != nil {
+			report("system", "%s", err)
+			return
+		}
+		s.checkPatterns(report)
+	case len(s.Services) == 0:
+		report("", "a target needs a reference system (system: %s), or services of your own (services:)", Systems[0].Name)
+	default:
+		if len(s.Patterns) > 0 {
+			report("patterns", "patterns are settings of a reference system; your own services bring theirs")
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Services)) {
+			s.checkService(name, report)
+		}
+	}
+}
+
+func (s Spec) checkPatterns(report func(path, format string, args ...any)) {
+	r, _ := s.reference()
+	seen := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(s.Patterns)) {
+		path := "patterns." + key
+		caller, callee, err := topology.ParseEdge(key)
+		if err != nil {
+			report(path, "%s", err)
+			continue
+		}
+		name := topology.Edge{Caller: caller, Callee: callee}.Name()
+		if _, ok := r.Topology.Edge(caller, callee); !ok {
+			report(path, "no edge %q in system %q (%s)", name, r.Name, callsOf(r.Topology, caller))
+		} else if other, twice := seen[name]; twice {
+			report(path, "%q is the same edge as %q: write it once", key, other)
+		}
+		seen[name] = key
+		s.Patterns[key].Check(func(inner, format string, args ...any) {
+			report(join(path, inner), format, args...)
+		})
+	}
+}
+
+func callsOf(t topology.Topology, caller string) string {
+	if _, ok := t.Service(caller); !ok {
+		return "its services: " + strings.Join(t.Names(), ", ")
+	}
+	if calls := t.CallsOf(caller); len(calls) > 0 {
+		return caller + " calls: " + strings.Join(calls, ", ")
+	}
+	return caller + " calls nobody"
+}
+
+// A service's name is part of file names and of edges.
+var serviceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+
+func (s Spec) checkService(name string, report func(path, format string, args ...any)) {
+	path := "services." + name
+	v := s.Services[name]
+	if !serviceName.MatchString(name) {
+		report(path, "%q is not a name for a service: use letters, digits, and between them dots, dashes and underscores, at most 63", name)
+	}
+	switch {
+	case len(v.Command) > 0 && v.Address != "":
+		report(join(path, "address"), "both command and address: a service is started by us, or runs already")
+	case len(v.Command) > 0:
+		if v.Command[0] == "" {
+			report(join(path, "command"), "the command is empty: write the program and its arguments, like [./bin/api, -port, \"${port}\"]")
+		}
+	case v.Address != "":
+		if err := checkAddress(v.Address); err != nil {
+			report(join(path, "address"), "%s", err)
+		}
+		if len(v.Env) > 0 {
+			report(join(path, "env"), "a service with an address is not started by us: env would have no effect")
+		}
+		if v.Dir != "" {
+			report(join(path, "dir"), "a service with an address is not started by us: dir would have no effect")
+		}
+	default:
+		report(path, "service %q needs a command to start it, or the address at which it runs", name)
+	}
+	switch topology.Protocol(v.Protocol) {
+	case "", topology.HTTP, topology.TCP:
+	default:
+		report(join(path, "protocol"), "protocol %q is unknown: write http or tcp", v.Protocol)
+	}
+	if r := v.Ready; r != nil {
+		if r.Timeout < 0 {
+			report(join(path, "ready.timeout"), "timeout is %s: it cannot be below 0s", r.Timeout)
+		}
+		if r.Path != "" && (!strings.HasPrefix(r.Path, "/") || strings.ContainsAny(r.Path, " \t\r\n")) {
+			report(join(path, "ready.path"), "path %q is not one: it begins with / and has no spaces", r.Path)
+		}
+	}
+	for _, t := range v.templates() {
+		if t.key != "" && strings.ContainsAny(t.key, "=\x00") {
+			report(join(path, t.path), "%q is not a name for an environment variable", t.key)
+		}
+		if _, err := expand(t.text, func(word string) (string, error) { return "", s.known(word) }); err != nil {
+			report(join(path, t.path), "%s", err)
+		}
+	}
+}
+
+// checkAddress wants host:port on this machine: load and faults stay here.
+func checkAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || port == "" {
+		return fmt.Errorf("address %q is not host:port, like 127.0.0.1:9001", address)
+	}
+	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
+		return fmt.Errorf("address %q: %q is not a port", address, port)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return fmt.Errorf("address %q is not on this machine: load and faults stay on loopback addresses, like 127.0.0.1:9001", address)
+	}
+	return nil
+}
+
+// known tells what is wrong with ${word}; nil if it can be filled in.
+func (s Spec) known(word string) error {
+	if word == "port" {
+		return nil
+	}
+	callee, isEdge := strings.CutPrefix(word, "edge.")
+	names := slices.Sorted(maps.Keys(s.Services))
+	if isEdge && slices.Contains(names, callee) {
+		return nil
+	}
+	if isEdge {
+		return fmt.Errorf("${%s}: there is no service %q (there are: %s)", word, callee, strings.Join(names, ", "))
+	}
+	return fmt.Errorf("${%s} is unknown: there are ${port} and ${edge.NAME}; write $${%s} for the text itself", word, word)
+}
+
+// template is a text with ${…} in it, and where it stands.
+type template struct{ path, key, text string }
+
+// templates lists the service's texts: command first, then env by name.
+func (v ServiceSpec) templates() []template {
+	var all []template
+	for i, text := range v.Command {
+		all = append(all, template{path: fmt.Sprintf("command[%d]", i), text: text})
+	}
+	for _, key := range slices.Sorted(maps.Keys(v.Env)) {
+		all = append(all, template{path: "env." + key, key: key, text: v.Env[key]})
+	}
+	return all
+}
+
+// expand fills in every ${word}; $${ becomes ${.
+func expand(text string, value func(word string) (string, error)) (string, error) {
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(text, "${")
+		if !found {
+			out.WriteString(text)
+			return out.String(), nil
+		}
+		if literal, escaped := strings.CutSuffix(before, "$"); escaped {
+			out.WriteString(literal + "${")
+			text = after
+			continue
+		}
+		word, rest, closed := strings.Cut(after, "}")
+		if !closed {
+			return "", fmt.Errorf("%q: ${ without } (write $${ for the text itself)", text)
+		}
+		v, err := value(word)
+		if err != nil {
+			return "", err
+		}
+		out.WriteString(before + v)
+		text = rest
+	}
+}
+
+func join(path, inner string) string {
+	if inner == "" {
+		return path
+	}
+	return path + "." + inner
+}
+
+// Resolve says what the target consists of. The services of users are in the
+// order of their names, their edges by caller, and then as they use them. A spec
+// with mistakes gives the first one as an error.
+func (s Spec) Resolve() (topology.Topology, error) {
+	var first error
+	s.Check(func(path, format string, args ...any) {
+		if first == nil {
+			first = fmt.Errorf("%s: %s", join("target", path), fmt.Sprintf(format, args...))
+		}
+	})
+	if first != nil {
+		return topology.Topology{}, first
+	}
+	if s.System != "" {
+		r, err := s.reference()
+		t := r.Topology
+		t.Services, t.Edges = slices.Clone(t.Services), slices.Clone(t.Edges)
+		return t, err
+	}
+	var t topology.Topology
+	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
+		v := s.Services[name]
+		service := topology.Service{
+			Name: name, Command: slices.Clone(v.Command), Address: v.Address, Env: maps.Clone(v.Env), Dir: v.Dir,
+			Ready: topology.Ready{Timeout: readyWithin},
+		}
+		if v.Ready != nil {
+			service.Ready.Path = v.Ready.Path
+			if v.Ready.Timeout > 0 {
+				service.Ready.Timeout = v.Ready.Timeout
+			}
+		}
+		t.Services = append(t.Services, service)
+		for _, text := range v.templates() {
+			_, _ = expand(text.text, func(word string) (string, error) {
+				callee, isEdge := strings.CutPrefix(word, "edge.")
+				if _, known := t.Edge(name, callee); isEdge && !known {
+					protocol := topology.Protocol(s.Services[callee].Protocol)
+					if protocol == "" {
+						protocol = topology.HTTP
+					}
+					t.Edges = append(t.Edges, topology.Edge{Caller: name, Callee: callee, Protocol: protocol})
+				}
+				return "", nil
+			})
+		}
+	}
+	return t, nil
 }

@@ -1,3 +1,16 @@
+// Package journal holds what happened in a run: one JSON line per event, in the
+// order in which things became known, each line carrying the hash of the one
+// before. Whatever is said about a run afterwards (its verdict, its reports, its
+// charts) is a function of these lines alone.
+//
+// The first line is a start event and names the version of the format:
+//
+//	{"at_s":0,"start":{"version":1,"run":"…","plan":{…},…}}
+//	{"at_s":3,"phase":{"name":"before"},"prev":"<sha256 of the line above, in hex>"}
+//
+// The hash is taken over the bytes of a line without its newline. The hash of
+// the last line, the head, is printed and kept with the result: a chain without
+// a key shows a later edit only against such a copy.
 package journal
 
 import (
@@ -14,19 +27,19 @@ const Version = 1
 //
 // At is the time since the run's start, kept to the microsecond on disk.
 type Event struct {
-	At      time.Duration
-	Start   *Start   `json:"start,omitempty"`
-	Phase   *Phase   `json:"phase,omitempty"`
-	Window  *Window  `json:"window,omitempty"`
-	Sample  *Sample  `json:"sample,omitempty"`
-	Fault   *Fault   `json:"fault,omitempty"`
-	Edge    *Edge    `json:"edge,omitempty"`
-	Breaker *Breaker `json:"breaker,omitempty"`
-	Probe   *Probe   `json:"probe,omitempty"`
-	Service *Service `json:"service,omitempty"`
-	Abort   *Abort   `json:"abort,omitempty"`
-	Mark    *Mark    `json:"mark,omitempty"`
-	End     *End     `json:"end,omitempty"`
+	At      time.Duration `json:"-"`
+	Start   *Start        `json:"start,omitempty"`
+	Phase   *Phase        `json:"phase,omitempty"`
+	Window  *Window       `json:"window,omitempty"`
+	Sample  *Sample       `json:"sample,omitempty"`
+	Fault   *Fault        `json:"fault,omitempty"`
+	Edge    *Edge         `json:"edge,omitempty"`
+	Breaker *Breaker      `json:"breaker,omitempty"`
+	Probe   *Probe        `json:"probe,omitempty"`
+	Service *Service      `json:"service,omitempty"`
+	Abort   *Abort        `json:"abort,omitempty"`
+	Mark    *Mark         `json:"mark,omitempty"`
+	End     *End          `json:"end,omitempty"`
 }
 
 // Start is the first event. Plan is the resolved plan as JSON, whole: it makes
@@ -149,6 +162,7 @@ type Probe struct {
 	Kind   string             `json:"kind"` // invariant, drain, health
 	OK     bool               `json:"ok"`
 	Detail string             `json:"detail"`
+	Error  string             `json:"error,omitempty"` // the question could not be put or answered: OK means nothing then
 	Values map[string]float64 `json:"values,omitempty"`
 }
 

@@ -90,6 +90,7 @@ type Result struct {
 	Seed        uint64              `json:"seed"`
 	Status      string              `json:"status"` // completed, aborted, interrupted, failed
 	Verdict     Verdict             `json:"verdict"`
+	Void        string              `json:"void,omitempty"` // why nothing in this run counts: see NoSteadyState, Saturated, NotObserved
 	Reasons     []string            `json:"reasons"`
 	Warnings    []string            `json:"warnings"`
 	Objectives  []ObjectiveResult   `json:"objectives"`
@@ -123,7 +124,7 @@ type ObjectiveResult struct {
 	Unit             string              `json:"unit"` // "ratio" | "s"
 	Samples          int                 `json:"samples"`
 	EffectiveSamples float64             `json:"effective_samples"`
-	NeededSamples    int                 `json:"needed_samples"` // further samples that would probably decide; 0 when decided
+	NeededSamples    int                 `json:"needed_samples"` // further samples that would probably decide; 0 when decided, -1 when no realistic number would
 	NeededS          float64             `json:"needed_s"`       // the same in seconds of this phase at this rate
 	PerPhase         map[string]*float64 `json:"per_phase"`      // Value of the same metric in every phase
 	Note             string              `json:"note,omitempty"`

@@ -16,7 +16,7 @@ const (
 )
 
 // Settings is what one caller does on one edge; zero values mean "off".
-// Durations are already scaled by the scenario's timescale.
+// What a service is handed has been through Scale already.
 type Settings struct {
 	Timeout  time.Duration `json:"timeout_ns,omitempty" yaml:"timeout,omitempty"` // of one try
 	Retry    Retry         `json:"retry" yaml:"retry"`
@@ -25,9 +25,16 @@ type Settings struct {
 	Fallback Mode          `json:"fallback,omitempty" yaml:"fallback,omitempty"`
 }
 
-// Retry: wait before try k (k = 1 … Tries-1) is Base·2^(k-1), at most Cap,
-// multiplied by a random factor in [1-Jitter, 1+Jitter] (hardened: before the
-// cap; textbook: after it, so that waits exceed the cap).
+// Retry says how often a call is tried, and how long to wait between tries.
+//
+//	k     the retry, 1 … Tries-1
+//	f     a random factor in [1-Jitter, 1+Jitter]
+//	wait  hardened:  min(Cap, Base·2^(k-1)·f)
+//	      textbook:  min(Cap, Base·2^(k-1))·f, so that waits exceed the cap (D14)
+//
+// Hardened retries only calls that may be repeated, and only failures that may
+// pass (no answer, or 5xx). Textbook retries every call after every failure,
+// 4xx included (D14).
 type Retry struct {
 	Mode   Mode          `json:"mode,omitempty" yaml:"mode,omitempty"`
 	Tries  int           `json:"tries,omitempty" yaml:"tries,omitempty"` // in all, the first included
@@ -37,10 +44,20 @@ type Retry struct {
 	Budget float64       `json:"budget,omitempty" yaml:"budget,omitempty"` // retries as a share of calls; 0 = unlimited
 }
 
-// Breaker opens after Failures consecutive failures, or when at least MinCalls
-// calls in Window failed at a share of FailureRatio or more; stays open for
-// Open (±Jitter, drawn once per instance); then admits Probes calls, and closes
-// when all of them succeed.
+// Breaker opens after Failures consecutive failures, or when of at least MinCalls
+// finished calls a share of FailureRatio or more failed; neither rule looks back
+// further than Window (0 = for ever). It stays open for Open (±Jitter, drawn once
+// per instance), then admits Probes calls, and closes when all of them succeed.
+//
+//	          failures               Open is over
+//	closed ------------> open -----------------------> half-open
+//	   ^                  ^        a probe fails           |
+//	   |                  +--------------------------------+
+//	   +---------------------------------------------------+
+//	                      every probe succeeds
+//
+// Hardened counts no answer and 5xx as failures; textbook counts 4xx too, so
+// that declined cards open the circuit (D13).
 type Breaker struct {
 	Mode         Mode          `json:"mode,omitempty" yaml:"mode,omitempty"`
 	Failures     int           `json:"failures,omitempty" yaml:"failures,omitempty"`

@@ -47,7 +47,8 @@ type Service struct {
 	Command []string          `json:"command,omitempty" yaml:"command,omitempty"` // the user's own program; ${port} and ${edge.NAME} are filled in
 	Address string            `json:"address,omitempty" yaml:"address,omitempty"` // host:port that already runs; we never start, stop or signal it
 	Env     map[string]string `json:"env,omitempty" yaml:"env,omitempty"`
-	Dir     string            `json:"dir,omitempty" yaml:"dir,omitempty"` // working directory of Command; default: where chaosctl was started
+	Files   map[string]string `json:"files,omitempty" yaml:"files,omitempty"` // written into the service's own folder, ${data}
+	Dir     string            `json:"dir,omitempty" yaml:"dir,omitempty"`     // working directory of Command; default: where chaosctl was started
 	Ready   Ready             `json:"ready" yaml:"ready"`
 }
 

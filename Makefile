@@ -1,0 +1,34 @@
+# Everyday commands. `make help` lists them.
+.PHONY: help build test race lint generate bench stable fuzz ci
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
+
+build: ## build bin/chaosctl, one static binary
+	CGO_ENABLED=0 go build -trimpath -o bin/chaosctl ./cmd/chaosctl
+
+test: ## every test that needs no network, root or Docker
+	go test ./...
+
+race: ## the same under the race detector
+	go test -race ./...
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+generate: ## write docs/cli.md, docs/faults.md, docs/rows.md and docs/scenario.schema.json anew
+	go test ./cmd/chaosctl -run '^TestGenerated$$' -update
+
+bench: build ## start-up and run times, into docs/PERFORMANCE.md
+	go run ./test/bench -binary bin/chaosctl
+
+stable: build ## every library scenario 20 times; writes docs/stability.md
+	bash test/stable.sh 20
+
+fuzz: ## every fuzz target for 30 s
+	bash test/fuzz.sh 30s
+
+ci: ## what CI runs
+	bash .ci/run

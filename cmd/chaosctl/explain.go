@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chaosctl/chaosctl/experiments"
+	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/scenarios"
+)
+
+func newExplain() *cobra.Command {
+	return &cobra.Command{
+		Use:     "explain SCENARIO",
+		GroupID: "run",
+		Short:   "Tell in plain words what a scenario does, claims, and how it is judged",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, _, err := openScenario(args[0])
+			if err != nil {
+				return err
+			}
+			plan, err := experiments.Compile(s, experiments.Main)
+			if err != nil {
+				return usage(err, "")
+			}
+			return internal(explain(cmd.OutOrStdout(), s, plan))
+		},
+		ValidArgsFunction: completeScenarios,
+	}
+}
+
+// explain reads a plan aloud.
+func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
+	var b strings.Builder
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+
+	say("%s", p.Scenario)
+	say("%s", strings.TrimSpace(p.Description))
+	say("")
+	system := "your own services"
+	if p.Topology.System != "" {
+		system = "the reference system " + p.Topology.System
+	}
+	say("It starts %s (%s). Every call between them passes a proxy of ours; they do not know.", system, strings.Join(p.Topology.Names(), ", "))
+	for _, l := range p.Loads {
+		say("Load %q sends %s to %s. A request is due at its time whether or not earlier ones were answered, and its latency counts from then.", l.Name, l.Describe(), l.To)
+	}
+	say("")
+	for _, ph := range p.Hypotheses.Phases {
+		switch ph.Name {
+		case "warmup":
+			say("For %s it warms up; nothing is judged.", ph.End-ph.Start)
+		case "before":
+			say("For %s nothing is wrong: what `before` claims must hold, or no fault is injected.", ph.End-ph.Start)
+		case "during":
+			say("For %s something goes wrong:", ph.End-ph.Start)
+			for _, f := range p.Faults {
+				kind, _ := f.Spec.Kind()
+				target := p.Hypotheses.Faults[faultIndex(p.Faults, f.Spec.Name)].Target
+				say("  %s into it, %q: %s, on %s, for %s. %s", f.At-ph.Start, f.Spec.Name, kind.Verb, target, f.For, kind.Summary)
+			}
+		case "after":
+			say("For %s it must be as it was.", ph.End-ph.Start)
+		}
+	}
+	if len(p.Hypotheses.Objectives) > 0 {
+		say("")
+		say("It claims:")
+		for _, o := range p.Hypotheses.Objectives {
+			extra := ""
+			if o.Settle > 0 {
+				extra = fmt.Sprintf(" (the first %s are shown, not judged)", o.Settle)
+			}
+			if o.Recovery > 0 {
+				extra = fmt.Sprintf(" (judged from %s on)", o.Recovery)
+			}
+			say("  %s, %s: %s%s", o.Load, o.Phase, o.Clause, extra)
+		}
+	}
+	for _, c := range p.Hypotheses.Breakers {
+		say("  the breaker on %s, seen from the wire: %s", c.Edge, strings.Join(breakerClaims(c), ", "))
+	}
+	if len(p.Hypotheses.Invariants) > 0 {
+		say("  when the load has drained, in the services' own databases: %s", strings.Join(p.Hypotheses.Invariants, " and "))
+	}
+	say("")
+	say("Each claim about a share is judged by its exact confidence bound at %g %%: pass when the", p.Hypotheses.Confidence*100)
+	say("lower bound reaches the target, fail when the upper bound stays below it, else inconclusive.")
+	say("A fault that was not seen to take effect makes the run inconclusive: no pass without proof.")
+	if s.Control != nil {
+		var changed []string
+		for edge, spec := range s.Control.Patterns {
+			changed = append(changed, fmt.Sprintf("%s %s", edge, spec))
+		}
+		say("")
+		say("Its control (--control) runs the same with %s, and must fail on: %s.", strings.Join(changed, ", "), strings.Join(s.Control.MustFail, "; "))
+		say("If both pass, the scenario shows nothing: VACUOUS.")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func faultIndex(all []faults.Fault, name string) int {
+	for i, f := range all {
+		if f.Spec.Name == name {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chaosctl/chaosctl/experiments"
+	"github.com/chaosctl/chaosctl/reports"
+	"github.com/chaosctl/chaosctl/scenarios"
+)
+
+type runFlags struct {
+	out     string
+	seed    uint64
+	runtime string
+	control bool
+	sham    bool
+	output  string
+	samples bool
+	quiet   bool
+	width   int
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:     "run SCENARIO",
+		GroupID: "run",
+		Short:   "Run a scenario and give its verdict",
+		Long: `Run starts the scenario's system, sends its load, injects its faults, undoes
+them, and judges what it saw. SCENARIO is a file, or the name of a library
+scenario (chaosctl scenarios list).
+
+The run folder holds plan.yaml, journal.jsonl, result.json, report.html,
+report.md, junit.xml and the services' logs.`,
+		Example: `  chaosctl run checkout-survives-slow-payments
+  chaosctl run checkout-survives-slow-payments --control
+  chaosctl run my-scenario.yaml --seed 42 --out runs/monday`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runScenario(cmd.Context(), args[0], f, cmd.Flags().Changed("seed"), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.out, "out", "", "run folder; must not hold a run yet (default .chaosctl/runs/<id>)")
+	fl.Uint64Var(&f.seed, "seed", 0, "seed of every random choice (default: the scenario's)")
+	fl.StringVar(&f.runtime, "runtime", "", "where the system runs, instead of what the scenario says: process")
+	fl.BoolVar(&f.control, "control", false, "also run the scenario's control, which must fail, and judge the pair")
+	fl.BoolVar(&f.sham, "sham", false, "run everything but the faults; the hypothesis must hold")
+	fl.StringVar(&f.output, "output", "text", "what stdout gets: text, json, markdown or junit")
+	fl.BoolVar(&f.samples, "samples", false, "also write every request to samples.bin, in vegeta's encoding")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on stderr")
+	cmd.MarkFlagsMutuallyExclusive("control", "sham")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
+	cmd.ValidArgsFunction = completeScenarios
+	return cmd
+}
+
+func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdout, stderr io.Writer) error {
+	if err := checkOutput(f.output); err != nil {
+		return err
+	}
+	scenario, _, err := openScenario(name)
+	if err != nil {
+		return err
+	}
+	if seeded {
+		scenario.Seed = f.seed
+	}
+	if f.runtime != "" {
+		scenario.Target.Runtime = f.runtime
+	}
+	variant := experiments.Main
+	if f.sham {
+		variant = experiments.Sham
+	}
+	plans := []experiments.Variant{variant}
+	if f.control {
+		plans = append(plans, experiments.Control)
+	}
+	var compiled []*experiments.Plan
+	for _, v := range plans {
+		plan, err := experiments.Compile(scenario, v)
+		if err != nil {
+			return usage(err, "")
+		}
+		compiled = append(compiled, plan)
+	}
+	id := runID()
+	dir := f.out
+	if dir == "" {
+		dir = filepath.Join(".chaosctl", "runs", id)
+	}
+	if err := claimFolder(dir); err != nil {
+		return err
+	}
+
+	ctx, hurry, release := interruptible(ctx, stderr)
+	defer release()
+	var failures error
+	for _, plan := range compiled {
+		folder, label := dir, ""
+		if plan.Variant == experiments.Control {
+			folder, label = filepath.Join(dir, "control"), "control"
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				return internal(err)
+			}
+		}
+		failures = errors.Join(failures, execute(ctx, plan, id, folder, label, f, hurry, stderr))
+		if failures != nil || ctx.Err() != nil {
+			break
+		}
+	}
+	var start *experiments.StartError
+	if errors.As(failures, &start) {
+		return runError(failures)
+	}
+	report, err := readRun(dir)
+	if err != nil {
+		return errors.Join(runError(failures), internal(err))
+	}
+	if err := reports.WriteAll(dir, report); err != nil {
+		return errors.Join(runError(failures), internal(err))
+	}
+	if err := printReport(stdout, f.output, dir, report); err != nil {
+		return internal(err)
+	}
+	code := runCode(report.Result)
+	if c := report.Result.Control; c != nil && code != exitAborted {
+		code = pairCode(*c)
+	}
+	if failures != nil {
+		e := runError(failures).(*exitError)
+		e.code = worst(e.code, code)
+		return e
+	}
+	if code != exitPass {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// execute is one run of one plan in its folder.
+func execute(ctx context.Context, plan *experiments.Plan, id, dir, label string, f runFlags, hurry <-chan struct{}, stderr io.Writer) (err error) {
+	if err := writePlan(filepath.Join(dir, "plan.yaml"), plan); err != nil {
+		return err
+	}
+	o := experiments.Options{ID: id, Dir: dir, Environment: environment(), Hurry: hurry}
+	if label != "" {
+		o.ID += "-" + label
+	}
+	if f.samples {
+		sink, err := openSamples(filepath.Join(dir, "samples.bin"))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, sink.Close()) }()
+		o.Samples = sink.Write
+	}
+	if !f.quiet {
+		p := newProgress(stderr, plan)
+		defer p.Close()
+		o.Watch = p.Event
+	}
+	return experiments.Run(ctx, plan, o)
+}
+
+// interruptible gives a context that ends with the first SIGINT, SIGTERM or
+// SIGHUP; the second closes hurry. A closed pipe is an error of that write, not
+// the end of the process: the undo comes first.
+func interruptible(ctx context.Context, stderr io.Writer) (_ context.Context, hurry <-chan struct{}, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	now, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		for n := 1; ; n++ {
+			select {
+			case s := <-signals:
+				switch n {
+				case 1:
+					fmt.Fprintf(stderr, "\n%s: stopping the load, reverting every fault; once more to shorten the wait\n", s)
+					cancel()
+				case 2:
+					fmt.Fprintf(stderr, "\n%s: not waiting any longer than the undo takes\n", s)
+					close(now)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, now, func() { signal.Stop(signals); close(done); cancel() }
+}
+
+// claimFolder makes the run folder, or refuses one that already holds a run.
+func claimFolder(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return usage(fmt.Errorf("make the run folder: %w", err), "choose another with --out")
+		}
+	case err != nil:
+		return usage(fmt.Errorf("run folder: %w", err), "choose another with --out")
+	case len(entries) > 0:
+		return usage(fmt.Errorf("run folder %s is not empty", dir), "choose another with --out; nothing was overwritten")
+	}
+	return nil
+}
+
+func runID() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:])
+	return time.Now().UTC().Format("20060102-150405") + "-" + hex.EncodeToString(b[:])
+}
+
+func openScenario(name string) (*scenarios.Scenario, []byte, error) {
+	s, src, err := scenarios.Open(name)
+	if err != nil {
+		hint := ""
+		var problems scenarios.Problems
+		if !errors.As(err, &problems) {
+			hint = "chaosctl scenarios list shows the library"
+		}
+		return nil, src, usage(err, hint)
+	}
+	return s, src, nil
+}

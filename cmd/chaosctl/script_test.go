@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes the test binary into the commands that the scripts run:
+// chaosctl itself, and a web server of a few lines that stands in for a user's.
+func TestMain(m *testing.M) {
+	// Reference services are the same binary, re-executed: as chaosctl, whatever
+	// the test binary is called.
+	if len(os.Args) > 1 && os.Args[1] == "service" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){
+		"chaosctl": main,
+		"hello":    hello,
+	})
+}
+
+// TestScripts runs testdata/script: one file per behaviour.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NO_COLOR", "1")
+			tmp := filepath.Join(env.WorkDir, "tmp")
+			env.Setenv("TMPDIR", tmp)
+			return os.MkdirAll(tmp, 0o755)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":     code,
+			"cleantmp": cleanTemp,
+			"waitfor":  waitFor,
+		},
+	})
+}
+
+// code runs chaosctl and checks its exit code: `code 3 run x.yaml`.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N ARG...")
+	}
+	err := ts.Exec("chaosctl", args[1:]...)
+	got := 0
+	if err != nil {
+		var exit interface{ ExitCode() int }
+		var ok bool
+		if exit, ok = err.(interface{ ExitCode() int }); !ok {
+			ts.Fatalf("chaosctl %v: %v", args[1:], err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("chaosctl %v: exit code %d, want %s", args[1:], got, args[0])
+	}
+}
+
+// cleanTemp fails when a run left something in the temporary folder.
+func cleanTemp(ts *testscript.TestScript, _ bool, _ []string) {
+	entries, err := os.ReadDir(ts.Getenv("TMPDIR"))
+	ts.Check(err)
+	for _, e := range entries {
+		ts.Fatalf("left behind in the temporary folder: %s", e.Name())
+	}
+}
+
+// hello is a user's web server: `hello PORT`.
+func hello() {
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") })
+	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// TestHelpOfEveryCommand: each command says what it is for, and --help works.
+func TestHelpOfEveryCommand(t *testing.T) {
+	for _, c := range newRoot().Commands() {
+		if c.Hidden {
+			continue
+		}
+		if c.Short == "" || c.GroupID == "" {
+			t.Errorf("command %s: no Short or no GroupID: it would stand nowhere in --help", c.Name())
+		}
+		if got := run(context.Background(), []string{c.Name(), "--help"}, nil, io.Discard, io.Discard); got != 0 {
+			t.Errorf("chaosctl %s --help: exit code %d", c.Name(), got)
+		}
+	}
+}
+
+// waitFor polls a file of a background command until a text stands in it:
+// `waitfor FILE TEXT`.
+func waitFor(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && bytes.Contains(b, []byte(args[1])) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("%s: no %q after 20 s", args[0], args[1])
+}

@@ -1,0 +1,87 @@
+package experiments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/faults/proxy"
+	"github.com/chaosctl/chaosctl/targets/topology"
+)
+
+// edges puts a proxy on each edge of a system and answers targets.Edges: callers
+// are handed the proxy's address, the proxy follows the callee wherever it listens.
+type edges struct {
+	topology topology.Topology
+	mu       sync.Mutex
+	proxies  map[string]*proxy.Proxy // by edge name
+}
+
+// listen starts every proxy of a plan; none has an upstream yet.
+func listen(ctx context.Context, p *Plan) (*edges, error) {
+	e := &edges{topology: p.Topology, proxies: map[string]*proxy.Proxy{}}
+	for _, edge := range p.Topology.Edges {
+		// The proxies outlive the run's context: they carry the traffic until the
+		// last request is answered and the last service has stopped.
+		px, err := proxy.Start(context.WithoutCancel(ctx), proxy.Config{
+			Name: edge.Name(), Protocol: proxy.Protocol(edge.Protocol), Seed: derive(p.Seed, "edge", edge.Name()),
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for edge %q: %w", edge.Name(), err), e.stop())
+		}
+		e.proxies[edge.Name()] = px
+	}
+	return e, nil
+}
+
+// Resolve implements targets.Edges.
+func (e *edges) Resolve(caller, callee string, instance int) (string, error) {
+	p := e.proxy(topology.Edge{Caller: caller, Callee: callee}.Name())
+	if p == nil || instance != 0 {
+		return "", fmt.Errorf("no edge from %q to %q (instance %d)", caller, callee, instance)
+	}
+	return p.Addr(), nil
+}
+
+// Serves implements targets.Edges.
+func (e *edges) Serves(callee string, instance int, address string) {
+	for _, edge := range e.topology.Into(callee) {
+		e.proxy(edge.Name()).SetUpstream(address)
+	}
+}
+
+func (e *edges) proxy(name string) *proxy.Proxy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.proxies[name]
+}
+
+func (e *edges) stop() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var errs []error
+	for _, p := range e.proxies {
+		errs = append(errs, p.Stop())
+	}
+	return errors.Join(errs...)
+}
+
+// edgeEvent is what a proxy saw, as the journal has it; nil when nothing moved.
+func edgeEvent(name string, s proxy.Stats) *journal.Edge {
+	if s.Calls == 0 && len(s.Answers) == 0 && s.BytesUp == 0 && s.BytesDown == 0 && len(s.Rules) == 0 {
+		return nil
+	}
+	event := &journal.Edge{
+		Edge: name, Calls: s.Calls, Answers: s.Answers, Upstream: s.Upstream, Open: s.Open,
+		BytesUp: s.BytesUp, BytesDown: s.BytesDown, Latency: s.Latency.Encode(),
+	}
+	for rule, did := range s.Rules {
+		if event.Faults == nil {
+			event.Faults = map[string]journal.EdgeFault{}
+		}
+		event.Faults[rule] = journal.EdgeFault{Eligible: did.Eligible, Fired: did.Fired, Delay: did.Delay.Encode(), Bytes: did.Bytes}
+	}
+	return event
+}

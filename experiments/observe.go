@@ -1,0 +1,140 @@
+package experiments
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/experiments/verdict"
+	"github.com/chaosctl/chaosctl/loadgen"
+)
+
+// window is how finely the run is observed: load, edges and breakers alike.
+const window = 100 * time.Millisecond
+
+// observeEdges writes what every proxy saw, each 100 ms, until stopObserving.
+func (r *run) observeEdges() {
+	tick := time.NewTicker(window)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.collectEdges()
+		case <-r.stopped:
+			r.collectEdges()
+			return
+		}
+	}
+}
+
+func (r *run) collectEdges() {
+	for _, e := range r.plan.Topology.Edges {
+		if event := edgeEvent(e.Name(), r.edges.proxy(e.Name()).Collect()); event != nil {
+			r.write(journal.Event{Edge: event})
+		}
+	}
+}
+
+// observeBreakers asks the services for the breaker states they themselves
+// report, and writes the changes.
+func (r *run) observeBreakers() {
+	if r.plan.Topology.System == "" {
+		return
+	}
+	last := map[string]string{}
+	tick := time.NewTicker(window)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.stopped:
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*window)
+		states := r.system.Breakers(ctx)
+		cancel()
+		for _, e := range r.plan.Topology.Edges {
+			name := e.Name()
+			if state, ok := states[name]; ok && state != last[name] {
+				last[name] = state
+				r.write(journal.Event{Breaker: &journal.Breaker{Edge: name, State: state}})
+			}
+		}
+	}
+}
+
+// stopObserving ends the observers; what they saw last is written.
+func (r *run) stopObserving() {
+	close(r.stopped)
+	r.observers.Wait()
+}
+
+// watch ends the run when an abort condition holds, or when it lasts much longer
+// than planned. It returns its own stop.
+func (r *run) watch(stop context.CancelCauseFunc) func() {
+	limit := r.plan.Duration()*3/2 + 30*time.Second
+	timer := time.AfterFunc(limit, func() {
+		stop(&abortError{fmt.Sprintf("still running after %s, planned %s", limit, r.plan.Duration())})
+	})
+	watch := verdict.NewWatch(r.plan.Abort)
+	var once sync.Once
+	cancel := r.journal.Subscribe(func(e journal.Event) {
+		if reason, abort := watch.Observe(e); abort {
+			once.Do(func() { stop(&abortError{reason}) })
+		}
+	})
+	return func() { timer.Stop(); cancel() }
+}
+
+// steadiness collects what `before` needs to be judged while the run goes on.
+type steadiness struct {
+	mu     sync.Mutex
+	events []journal.Event
+}
+
+func (s *steadiness) observe(e journal.Event) {
+	if e.Window == nil && e.Start == nil && e.Phase == nil {
+		return
+	}
+	s.mu.Lock()
+	s.events = append(s.events, e)
+	s.mu.Unlock()
+}
+
+// unsteady says why the steady state does not hold before the fault, or "".
+// Only a clause that fails counts: too little data is not a failure.
+func (r *run) unsteady() string {
+	h := r.plan.Hypotheses
+	h.Objectives = slices.DeleteFunc(slices.Clone(h.Objectives), func(o verdict.Objective) bool { return o.Phase != "before" })
+	h.Breakers, h.Faults, h.Invariants = nil, nil, nil
+	if len(h.Objectives) == 0 {
+		return ""
+	}
+	r.steady.mu.Lock()
+	result := verdict.Judge(h, slices.Clone(r.steady.events))
+	r.steady.mu.Unlock()
+	for _, o := range result.Objectives {
+		if o.Verdict == verdict.Fail {
+			return o.ID + ": " + o.Objective + " does not hold"
+		}
+	}
+	return ""
+}
+
+func windowEvent(w loadgen.Window) *journal.Window {
+	return &journal.Window{
+		Load: w.Load, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
+		Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
+		OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
+	}
+}
+
+func sampleEvent(s loadgen.Sample) *journal.Sample {
+	return &journal.Sample{
+		Load: s.Load, Seq: s.Seq, DueS: journal.Secs(s.Due), Latency: journal.Secs(s.Latency),
+		Outcome: s.Outcome, Request: s.Request, Detail: s.Detail, TraceID: s.TraceID,
+	}
+}

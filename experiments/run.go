@@ -1,0 +1,398 @@
+package experiments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/experiments/timeline"
+	"github.com/chaosctl/chaosctl/experiments/verdict"
+	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/faults/undo"
+	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/targets"
+)
+
+// Options are what a run needs besides its plan.
+type Options struct {
+	ID          string              // run id, for the journal and for undo records
+	Dir         string              // run folder; exists, and is ours alone
+	Self        string              // the program to re-execute for reference services; default: this one
+	Environment journal.Environment // where we are, for the record
+	Watch       func(journal.Event) // sees every event as it is written; must not block
+	Hurry       <-chan struct{}     // closed by a second Ctrl-C: stop waiting, still undo everything
+	Samples     func(loadgen.Result)
+}
+
+// drainTimeout bounds the wait for work that the system accepted and has not
+// finished when the load ends. What is left then breaks the invariants.
+const drainTimeout = 30 * time.Second
+
+// Errors that end a run early; Run records them and reports them as its status.
+var (
+	errNoSteadyState = errors.New("no steady state")
+	errInterrupted   = errors.New("interrupted")
+)
+
+type abortError struct{ reason string }
+
+func (e *abortError) Error() string { return "aborted: " + e.reason }
+
+// StartError says that the system under test did not start: nothing was sent,
+// nothing was injected.
+type StartError struct{ Err error }
+
+func (e *StartError) Error() string { return "start the system: " + e.Err.Error() }
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Run carries a plan out and leaves its journal in o.Dir. It returns when
+// everything it started is gone and everything it injected is reverted, whatever
+// ended it. The run's outcome (also aborted, also interrupted through ctx) stands
+// in the journal; the error is about what the journal cannot answer for: a
+// system that did not start (*StartError), a fault that could not be reverted
+// (*faults.RevertError), a journal that could not be written.
+func Run(ctx context.Context, p *Plan, o Options) (err error) {
+	r := &run{plan: p, o: o}
+	if r.journal, err = journal.Create(filepath.Join(o.Dir, "journal.jsonl"), r.now); err != nil {
+		return err
+	}
+	r.journal.Subscribe(r.steady.observe)
+	if o.Watch != nil {
+		r.journal.Subscribe(o.Watch)
+	}
+	defer func() { err = errors.Join(err, r.journal.Close()) }()
+	if r.undo, err = undo.Open(filepath.Join(o.Dir, "undo")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.undo.Close()) }()
+
+	// One proxy per edge first: services are handed its address when they start.
+	r.edges, err = listen(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.edges.stop()) }()
+
+	began := time.Now()
+	temp, err := os.MkdirTemp("", "chaosctl-"+o.ID+"-")
+	if err != nil {
+		return fmt.Errorf("make a temporary folder for the services' data: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+	r.system, err = targets.Start(ctx, targets.Config{
+		Spec: p.Target, Topology: p.Topology, Timescale: p.Timescale, Seed: p.Seed, Self: o.Self,
+		Temp: temp, Logs: filepath.Join(o.Dir, "logs"), Edges: r.edges, Notify: r.service,
+	})
+	if err != nil {
+		r.begin()
+		status := "failed"
+		if ctx.Err() != nil {
+			r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted while the system was starting", Interrupted: true}})
+			status = "interrupted"
+		}
+		r.write(journal.Event{End: &journal.End{Status: status, Error: err.Error()}})
+		if status == "interrupted" {
+			return r.writeErr()
+		}
+		return errors.Join(&StartError{err}, r.writeErr())
+	}
+
+	r.begin()
+	r.mark(fmt.Sprintf("system ready in %s", time.Since(began).Round(time.Millisecond)), false)
+	cause := r.live(ctx)
+	r.write(journal.Event{Phase: &journal.Phase{Name: "drain"}})
+	if cause == nil || errors.Is(cause, errNoSteadyState) {
+		r.settle(ctx)
+	}
+	r.stopObserving()
+
+	var stopErr error
+	if e := r.system.Stop(r.unhurried(15 * time.Second)); e != nil {
+		stopErr = fmt.Errorf("stop the system: %w", e)
+	}
+	end := &journal.End{Status: "completed"}
+	var aborted *abortError
+	switch {
+	case errors.Is(cause, errInterrupted):
+		end.Status = "interrupted"
+	case errors.As(cause, &aborted):
+		end.Status = "aborted"
+	}
+	if e := errors.Join(r.revertErr, stopErr); e != nil {
+		end.Error = e.Error()
+	}
+	r.write(journal.Event{End: end})
+	return errors.Join(r.revertErr, stopErr, r.writeErr())
+}
+
+// run is one execution: its clock, its journal, and what is alive.
+type run struct {
+	plan    *Plan
+	o       Options
+	journal *journal.Writer
+	undo    *undo.Log
+	edges   *edges
+	system  *targets.System
+
+	mu        sync.Mutex
+	zero      time.Time       // offset 0: the first phase begins
+	early     []journal.Event // what happened before that
+	failed    error           // first error of the journal
+	revertErr error
+
+	steady    steadiness
+	observers sync.WaitGroup
+	stopped   chan struct{} // closed when the observers should end
+}
+
+// now is the run's clock. Before offset 0 it stands still.
+func (r *run) now() time.Duration {
+	if r.zero.IsZero() {
+		return 0
+	}
+	return time.Since(r.zero)
+}
+
+// begin starts the clock: whatever happened during start-up is written at
+// offset 0, behind the journal's first line.
+func (r *run) begin() {
+	plan := r.plan.JSON()
+	r.mu.Lock()
+	early := r.early
+	r.early = nil
+	r.zero = time.Now()
+	wall := r.zero
+	r.mu.Unlock()
+	r.write(journal.Event{Start: &journal.Start{
+		Version: journal.Version, Run: r.o.ID, Scenario: r.plan.Scenario, Variant: string(r.plan.Variant),
+		Seed: r.plan.Seed, PlanHash: r.plan.Hash(), Plan: plan, Environment: r.o.Environment, Wall: wall,
+	}})
+	for _, e := range early {
+		r.write(e)
+	}
+}
+
+func (r *run) write(e journal.Event) {
+	if err := r.journal.Write(e); err != nil {
+		r.mu.Lock()
+		if r.failed == nil {
+			r.failed = err
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (r *run) writeErr() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed
+}
+
+func (r *run) mark(text string, warning bool) {
+	r.write(journal.Event{Mark: &journal.Mark{Text: text, Warning: warning}})
+}
+
+// service puts an instance's news into the journal.
+func (r *run) service(e targets.Event) {
+	event := journal.Event{Service: &journal.Service{
+		Name: e.Service, Instance: e.Instance, State: e.State, PID: e.PID,
+		Address: e.Address, Detail: e.Detail, Expected: e.Expected, Log: e.Log,
+	}}
+	r.mu.Lock()
+	starting := r.zero.IsZero()
+	if starting {
+		r.early = append(r.early, event)
+	}
+	r.mu.Unlock()
+	if !starting {
+		r.write(event)
+	}
+}
+
+// live is the run itself, from the first phase to the end of the load: every
+// stream, every fault and every observer on one clock. It returns why it ended:
+// nil, errNoSteadyState, errInterrupted or an *abortError. When it returns,
+// every fault is reverted and every request is finished.
+func (r *run) live(outer context.Context) error {
+	ctx, stop := context.WithCancelCause(outer)
+	defer stop(nil)
+	r.stopped = make(chan struct{})
+	r.observers.Go(r.observeEdges)
+	r.observers.Go(r.observeBreakers)
+	watch := r.watch(stop)
+
+	var all sync.WaitGroup
+	for _, spec := range r.plan.Loads {
+		all.Go(func() {
+			if err := r.load(ctx, spec); err != nil && ctx.Err() == nil {
+				stop(&abortError{fmt.Sprintf("load %q: %v", spec.Name, err)})
+			}
+		})
+	}
+	for _, m := range r.plan.Timeline() {
+		if !sleepUntil(ctx, r.zero.Add(m.At)) {
+			break
+		}
+		switch m.Kind {
+		case timeline.Phase:
+			if m.Name == "during" {
+				if why := r.unsteady(); why != "" {
+					r.mark("no steady state before the fault, nothing is injected: "+why, true)
+					stop(errNoSteadyState)
+					continue
+				}
+			}
+			r.write(journal.Event{Phase: &journal.Phase{Name: m.Name}})
+		case timeline.Inject:
+			f := r.fault(m.Name)
+			all.Go(func() { r.hold(ctx, f) })
+		}
+	}
+	all.Wait()
+	watch()
+
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil, errors.Is(cause, errNoSteadyState):
+		return cause
+	case outer.Err() != nil:
+		r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted", Interrupted: true}})
+		return errInterrupted
+	}
+	var aborted *abortError
+	if errors.As(cause, &aborted) {
+		r.write(journal.Event{Abort: &journal.Abort{Reason: aborted.reason}})
+	}
+	return cause
+}
+
+// load runs one stream from the run's start to the end of the last phase.
+func (r *run) load(ctx context.Context, spec loadgen.Spec) error {
+	return loadgen.Run(ctx, loadgen.Config{
+		Spec: spec, Seed: derive(r.plan.Seed, "load", spec.Name),
+		Start: r.zero, From: 0, Until: r.plan.Duration(),
+		Resolve:  func() string { return r.system.Address(spec.To) },
+		OnWindow: func(w loadgen.Window) { r.write(journal.Event{Window: windowEvent(w)}) },
+		OnSample: func(s loadgen.Sample) { r.write(journal.Event{Sample: sampleEvent(s)}) },
+		OnResult: r.o.Samples,
+	})
+}
+
+func (r *run) fault(name string) faults.Fault {
+	for _, f := range r.plan.Faults {
+		if f.Spec.Name == name {
+			return f
+		}
+	}
+	panic("timeline names a fault that the plan does not hold: " + name)
+}
+
+// hold keeps one fault for its time. A fault that cannot be injected does not
+// end the run: the missing evidence makes its verdict inconclusive.
+func (r *run) hold(ctx context.Context, f faults.Fault) {
+	world := faults.World{Edge: r.edges.proxy, Services: r.system, Undo: r.undo, Run: r.o.ID}
+	claim := r.claim(f.Spec.Name)
+	err := faults.Hold(ctx, f, world, func(s faults.State) {
+		event := &journal.Fault{
+			Name: claim.Name, Kind: claim.Kind, Target: claim.Target,
+			State: s.State, Detail: s.Detail, Asked: claim.Asked, Observed: s.Observed,
+		}
+		if s.Err != nil {
+			event.Error = s.Err.Error()
+		}
+		r.write(journal.Event{Fault: event})
+	})
+	var revert *faults.RevertError
+	if errors.As(err, &revert) {
+		r.mu.Lock()
+		r.revertErr = errors.Join(r.revertErr, err)
+		r.mu.Unlock()
+	} else if err != nil && ctx.Err() == nil {
+		r.mark(fmt.Sprintf("fault %q: %v", f.Spec.Name, err), true)
+	}
+}
+
+func (r *run) claim(fault string) verdict.Fault {
+	for _, f := range r.plan.Hypotheses.Faults {
+		if f.Name == fault {
+			return f
+		}
+	}
+	return verdict.Fault{Name: fault}
+}
+
+// settle waits until the system has finished what it accepted, then asks for
+// its invariants.
+func (r *run) settle(ctx context.Context) {
+	if len(r.plan.Hypotheses.Invariants) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	began := time.Now()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, detail, err := r.system.Drained(ctx)
+		if err != nil {
+			ok, detail = false, err.Error()
+		}
+		if ok || ctx.Err() != nil {
+			r.write(journal.Event{Probe: &journal.Probe{
+				Name: "drained", Kind: "drain", OK: ok, Detail: detail,
+				Values: map[string]float64{"wait_s": time.Since(began).Seconds()},
+			}})
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		case <-r.o.Hurry:
+			cancel()
+		}
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, name := range r.plan.Hypotheses.Invariants {
+		ok, detail, values, err := r.system.Check(asking, name)
+		if err != nil {
+			r.mark(fmt.Sprintf("invariant %q could not be read: %v", name, err), true)
+			continue
+		}
+		r.write(journal.Event{Probe: &journal.Probe{Name: name, Kind: "invariant", OK: ok, Detail: detail, Values: values}})
+	}
+}
+
+// unhurried is a context for cleaning up: it outlives the run's own and ends
+// after d, or at once when the user says so a second time.
+func (r *run) unhurried(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	go func() {
+		defer cancel()
+		select {
+		case <-r.o.Hurry:
+		case <-ctx.Done():
+		}
+	}()
+	return ctx
+}
+
+// sleepUntil waits for a moment; false when ctx ended first.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,341 @@
+package verdict
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Tolerances of the positive control.
+const (
+	evidence   = 0.9999               // two-sided level of the interval in which the measured share must lie
+	ratioSlack = 0.005                // or as near to it as this: calls at the very edges of the fault
+	delaySlack = 2 * time.Millisecond // the added delay may be off by this, or by delayShare
+	delayShare = 0.20
+	downSlack  = time.Second // a killed process may be started this much later than asked
+	readySlack = 10 * time.Second
+)
+
+// judgeFault is the positive control of one fault: what was measured, beside
+// what was asked. What proxies saw stands in the edge lines; what happened to
+// processes, in the service lines; what the runtime itself measured, in the
+// fault's own lines.
+func judgeFault(h Hypotheses, r *record, f Fault) FaultResult {
+	out := FaultResult{
+		Name: f.Name, Kind: f.Kind, Target: f.Target,
+		Asked: maps.Clone(f.Asked), Observed: map[string]float64{},
+	}
+	if out.Asked == nil {
+		out.Asked = map[string]float64{}
+	}
+	var failure string
+	for _, line := range r.faults[f.Name] {
+		maps.Copy(out.Observed, line.Observed)
+		switch line.State {
+		case "injected":
+			if out.InjectedAtS == nil {
+				out.InjectedAtS = ptr(sec(line.at))
+			}
+		case "reverted":
+			out.RevertedAtS = ptr(sec(line.at))
+		case "verified":
+			out.VerifiedReverted = true
+			if out.RevertedAtS == nil {
+				out.RevertedAtS = ptr(sec(line.at))
+			}
+		case "failed":
+			failure = line.Error
+		}
+	}
+	ev := r.evidenceOf(f)
+	out.Fired = ev.fired
+	if ev.eligible > 0 {
+		out.Observed["ratio"] = float64(ev.fired) / float64(ev.eligible)
+	}
+
+	switch {
+	case h.Sham:
+		out.Detail = "left out on purpose (sham run)"
+		if ev.fired > 0 || out.InjectedAtS != nil {
+			out.Detail = "this is a sham run, and yet the fault was there"
+		}
+	case out.InjectedAtS == nil && failure != "":
+		out.Detail = "could not be injected: " + failure
+	case out.InjectedAtS == nil && ev.fired == 0:
+		out.Detail = "was never injected"
+		if !r.complete && len(r.faults[f.Name]) == 0 {
+			out.Detail = notReached
+		}
+	case len(f.Edges) > 0:
+		out.ObservedOK, out.Detail = ev.compare(f, out.Observed)
+	default:
+		out.ObservedOK, out.Detail = r.compareProcess(f, &out)
+	}
+	return out
+}
+
+// notReached is the detail of a fault that was still to come when the run was cut off.
+const notReached = "was not injected: the run ended before"
+
+// edgeEvidence is what all proxies of a fault saw of it.
+type edgeEvidence struct {
+	eligible, fired int
+	bytes           int64
+	delay           []bucket
+	calls, answered int // while it was in place
+	hungUp          int // calls that their caller gave up in that time
+}
+
+// evidenceOf adds up the edge lines of a fault. Rules of one fault may carry a
+// suffix behind its name and one of "/:#. (": a partition is made of two.
+func (r *record) evidenceOf(f Fault) edgeEvidence {
+	var ev edgeEvidence
+	from, to, placed := r.inPlace(f.Name)
+	for _, edge := range f.Edges {
+		for _, line := range r.edges[edge] {
+			for _, name := range slices.Sorted(maps.Keys(line.Faults)) {
+				rest, ok := strings.CutPrefix(name, f.Name)
+				if !ok || (rest != "" && !strings.ContainsAny(rest[:1], "/:#. (")) {
+					continue
+				}
+				did := line.Faults[name]
+				ev.eligible += did.Eligible
+				ev.fired += did.Fired
+				ev.bytes += did.Bytes
+				ev.delay = append(ev.delay, r.decode(did.Delay, edge)...)
+			}
+			// Half a second for what was already on its way when it began.
+			if placed && line.since >= from+500*time.Millisecond && line.at <= to {
+				ev.calls += line.Calls
+				for outcome, n := range line.Answers {
+					if isStatus(outcome) {
+						ev.answered += n
+					}
+				}
+			}
+			if placed && line.at >= from {
+				ev.hungUp += line.Answers["canceled"]
+			}
+		}
+	}
+	slices.SortFunc(ev.delay, func(a, b bucket) int { return int(a.high - b.high) })
+	return ev
+}
+
+// inPlace is the time in which a fault really was there.
+func (r *record) inPlace(name string) (from, to time.Duration, ok bool) {
+	to = r.last
+	for _, line := range r.faults[name] {
+		switch line.State {
+		case "injected":
+			if !ok {
+				from, ok = line.at, true
+			}
+		case "reverting":
+			if ok {
+				to = line.at
+			}
+		}
+	}
+	return from, to, ok
+}
+
+// compare is the positive control of a fault that proxies hold.
+func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, detail string) {
+	where := and(f.Edges)
+	if f.Kind == "partition" {
+		switch {
+		case ev.fired > 0:
+			return true, fmt.Sprintf("hit %s", plural(ev.fired, "call or connection", "calls and connections"))
+		case ev.calls > 0 && ev.answered == 0:
+			return true, fmt.Sprintf("none of %s across it was answered", plural(ev.calls, "call", "calls"))
+		case ev.calls == 0:
+			return false, fmt.Sprintf("found no traffic: nobody called across %s while it was in place", where)
+		}
+		return false, fmt.Sprintf("%s were answered across %s while it was in place", plural(ev.answered, "call", "calls"), where)
+	}
+	switch {
+	case ev.eligible == 0 && ev.fired == 0:
+		return false, fmt.Sprintf("found no traffic: nothing it could have hit passed %s while it was in place", where)
+	case ev.fired == 0 && ev.bytes == 0:
+		return false, fmt.Sprintf("hit none of %s on %s", plural(ev.eligible, "call", "calls"), where)
+	}
+	detail = fmt.Sprintf("hit %s of %s", thousands(ev.fired), thousands(ev.eligible))
+	if asked, given := f.Asked["ratio"]; given && ev.eligible > 0 {
+		low, high := interval(ev.fired, ev.eligible, evidence)
+		if asked < low-ratioSlack || asked > high+ratioSlack {
+			return false, fmt.Sprintf("%s (%s), asked was %s: so far off by chance less than once in 10,000 runs",
+				detail, percent(float64(ev.fired)/float64(ev.eligible)), percent(asked))
+		}
+	}
+	if asked, given := f.Asked["delay_s"]; given && asked > 0 {
+		delayOK, said := ev.compareDelay(f, observed)
+		return delayOK, detail + ", " + said
+	}
+	return true, detail
+}
+
+// compareDelay compares the measured added delay with the asked one. A caller
+// that hangs up ends the delay early: such calls say nothing about it, and when
+// only they are left, their hanging up is the evidence.
+func (ev edgeEvidence) compareDelay(f Fault, observed map[string]float64) (ok bool, detail string) {
+	asked := time.Duration(f.Asked["delay_s"] * float64(time.Second))
+	jitter := time.Duration(f.Asked["jitter_s"] * float64(time.Second))
+	slack := max(delaySlack, time.Duration(delayShare*float64(asked)))
+	floor := asked - jitter - slack
+	var whole []bucket
+	var n, cut int
+	var sum float64
+	for _, b := range ev.delay {
+		if b.high < floor {
+			cut += b.n
+			continue
+		}
+		whole = append(whole, b)
+		n += b.n
+		sum += float64(b.n) * (b.low + (b.high-b.low)/2).Seconds()
+	}
+	gaveUp := max(0, ev.fired-n)
+	explained := ev.hungUp >= gaveUp
+	if !explained && cut*20 <= ev.fired && n > 0 {
+		// A few short ones, as when the fault ends while they wait.
+		explained = true
+	}
+	if n == 0 {
+		if gaveUp > 0 && explained {
+			return true, fmt.Sprintf("and the callers hung up each time before the delay of %s was over", seconds(asked))
+		}
+		if cut == 0 && asked >= f.For {
+			return true, fmt.Sprintf("and was over before the delay of %s was", seconds(asked))
+		}
+		return false, fmt.Sprintf("but no added delay near %s was measured", seconds(asked))
+	}
+	median := time.Duration(*rank(whole, n, 0.5) * float64(time.Second))
+	mean := time.Duration(sum / float64(n) * float64(time.Second))
+	observed["delay_s"], observed["delay_mean_s"] = sec(median), sec(mean)
+	if !explained {
+		return false, fmt.Sprintf("but %s of them were delayed by less than %s, asked was %s", thousands(cut), seconds(floor), seconds(asked))
+	}
+	// With calls cut off the rest leans towards the short delays of the jitter.
+	if gaveUp*20 > ev.fired {
+		slack += jitter
+	}
+	if (median-asked).Abs() > slack && (mean-asked).Abs() > slack {
+		return false, fmt.Sprintf("but the added delay was %s (median), asked was %s", seconds(median), seconds(asked))
+	}
+	detail = fmt.Sprintf("added %s (median; asked %s)", seconds(median), seconds(asked))
+	if gaveUp > 0 && ev.hungUp > 0 {
+		detail += fmt.Sprintf(", %s hung up before", plural(min(gaveUp, ev.hungUp), "caller", "callers"))
+	}
+	return true, detail
+}
+
+// compareProcess is the positive control of kill, pause and restart: the process
+// really was gone (or stopped), and really came back.
+func (r *record) compareProcess(f Fault, out *FaultResult) (ok bool, detail string) {
+	gone, back := "died", []string{"restarted", "started", "ready"}
+	if f.Kind == "pause" {
+		gone, back = "paused", []string{"resumed"}
+	}
+	from := time.Duration(math.MaxInt64)
+	for _, line := range r.faults[f.Name] {
+		from = min(from, line.at)
+	}
+	until := r.nextOnSame(f)
+
+	// One spell per instance: when it went, when its process was there again, when it was ready.
+	type spell struct{ gone, back, ready time.Duration }
+	spells := map[int]*spell{}
+	for _, line := range r.services {
+		if line.Name != f.Target || line.at < from-step || line.at >= until {
+			continue
+		}
+		s := spells[line.Instance]
+		switch {
+		case line.State == gone && s == nil:
+			spells[line.Instance] = &spell{gone: line.at, back: -1, ready: -1}
+		case s == nil:
+		case slices.Contains(back, line.State):
+			if s.back < 0 {
+				s.back = line.at
+			}
+			if line.State == "ready" && s.ready < 0 {
+				s.ready = line.at
+			}
+		}
+	}
+	instances := len(spells)
+	out.Fired = max(out.Fired, instances)
+	if instances == 0 {
+		if v, told := out.Observed["down_s"]; told && v > 0 && f.Kind != "pause" {
+			return false, "the runtime reported it, but no instance was seen to go"
+		}
+		return false, fmt.Sprintf("no instance of %q was seen to go (%s)", f.Target, gone)
+	}
+	if asked, given := f.Asked["instances"]; given && float64(instances) < asked {
+		return false, fmt.Sprintf("%d of %.0f instances were hit", instances, asked)
+	}
+
+	asked := time.Duration(f.Asked["down_s"] * float64(time.Second))
+	if _, given := f.Asked["down_s"]; !given && f.Kind == "pause" {
+		asked = f.For
+	}
+	var longest, longestReady time.Duration
+	for _, i := range slices.Sorted(maps.Keys(spells)) {
+		s := spells[i]
+		if s.back < 0 {
+			return false, fmt.Sprintf("instance %d of %q went at %s and was not seen to come back", i, f.Target, seconds(s.gone))
+		}
+		down := s.back - s.gone
+		longest = max(longest, down)
+		longestReady = max(longestReady, s.ready-s.gone)
+		if asked > 0 && r.complete {
+			slack := max(downSlack, time.Duration(delayShare*float64(asked)))
+			if s.ready == s.back { // only its readiness was seen: starting takes its time
+				slack = max(readySlack, slack)
+			}
+			early := max(step, time.Duration(delayShare*float64(asked)))
+			if down < asked-early || down > asked+slack {
+				return false, fmt.Sprintf("instance %d of %q was gone for %s, asked was %s", i, f.Target, seconds(down), seconds(asked))
+			}
+		}
+	}
+	out.Observed["down_s"] = sec(longest)
+	if longestReady > 0 {
+		out.Observed["ready_after_s"] = sec(longestReady)
+	}
+	verb := map[string]string{"kill": "killed", "pause": "stopped", "restart": "restarted"}[f.Kind]
+	if verb == "" {
+		verb = "hit"
+	}
+	detail = fmt.Sprintf("%s %s, back after %s", verb, plural(instances, "instance", "instances"), seconds(longest))
+	if longestReady > longest {
+		detail += fmt.Sprintf(" (ready after %s)", seconds(longestReady))
+	}
+	return true, detail
+}
+
+// nextOnSame is when another fault of the same process begins after this one: its
+// deaths are not this one's evidence.
+func (r *record) nextOnSame(f Fault) time.Duration {
+	mine, until := time.Duration(-1), time.Duration(math.MaxInt64)
+	for _, line := range r.faults[f.Name] {
+		if mine < 0 {
+			mine = line.at
+		}
+	}
+	for name, lines := range r.faults {
+		if name != f.Name && len(lines) > 0 && lines[0].Target == f.Target && lines[0].at > mine {
+			until = min(until, lines[0].at)
+		}
+	}
+	return until
+}
+
+// interval is Clopper and Pearson's two-sided interval of a share x of n.
+func interval(x, n int, level float64) (low, high float64) {
+	return bounds(float64(x), float64(n), 1-(1-level)/2)
+}

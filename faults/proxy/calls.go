@@ -1,0 +1,344 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/chaosctl/chaosctl/faults/proxy/framing"
+)
+
+// requests is the flow up of an HTTP edge: request after request, until
+// something else comes.
+func (f *flow) requests() error {
+	for {
+		if f.raw {
+			return f.tunnel()
+		}
+		h, err := framing.ParseRequest(f.buf[f.r:f.w])
+		switch {
+		case err == nil:
+			err = f.request(h)
+		case errors.Is(err, framing.ErrShort):
+			err = f.fill(forever)
+			if errors.Is(err, io.EOF) && f.r < f.w {
+				err = framing.ErrOpaque // it ends within a head: whatever it is, it is passed on
+			}
+		}
+		if errors.Is(err, framing.ErrOpaque) {
+			if err = f.c.passOpaque(); err == nil {
+				return f.tunnel()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// request is one call on its way up. Its head is in the buffer, and perhaps more.
+func (f *flow) request(h framing.Request) error {
+	c := f.c
+	cl := call{
+		number: c.p.calls.Add(1) - 1,
+		method: h.Method,
+		begun:  c.p.now(),
+		close:  h.Close || h.Expect,
+	}
+	c.p.stats.begun()
+	then := c.begin(&cl)
+	if then.struck != nil {
+		if err := c.strike(then.struck); err != nil {
+			return err
+		}
+	}
+	for _, r := range then.holds {
+		if err := f.hold(r, cl.number); err != nil {
+			return err
+		}
+	}
+	if cl.inject != nil {
+		return f.keep(h, cl)
+	}
+
+	if f.out == nil {
+		if err := c.dial(); err != nil {
+			return err
+		}
+	}
+	if err := f.begin(cl.number); err != nil {
+		return err
+	}
+	c.p.stats.reached()
+	if err := f.message(h.Size, &h.Body, f.send); err != nil {
+		return err
+	}
+	f.done()
+	if !h.Upgrade {
+		return nil
+	}
+	// What follows is HTTP or not, depending on the answer.
+	return f.untilAnswered()
+}
+
+// keep reads a request whose answer the proxy gives itself.
+func (f *flow) keep(h framing.Request, cl call) error {
+	if !h.Expect {
+		if err := f.message(h.Size, &h.Body, func(p []byte) error {
+			cl.inject.did.bytes.Add(int64(len(p)))
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	f.c.ready()
+	if !cl.close {
+		return nil
+	}
+	f.r = f.w // the caller has said, or is told, that no more will be heard
+	if err := f.untilAnswered(); err != nil {
+		return err
+	}
+	return errClosing
+}
+
+// untilAnswered waits until no call is under way. Meanwhile it goes on reading,
+// so as to see the caller go away.
+func (f *flow) untilAnswered() error {
+	for f.c.underWay() {
+		var err error
+		if f.eof || f.w-f.r >= largeBuffer {
+			if err = f.wait(forever); errors.Is(err, errNudged) {
+				err = f.look()
+			}
+		} else if err = f.fill(forever); errors.Is(err, io.EOF) {
+			if err = nil; f.out != nil && f.r == f.w {
+				f.out.finish()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answers is the flow down of an HTTP edge: the answers of the upstream, and
+// those that error rules give in its place, in the order of the requests.
+func (f *flow) answers() error {
+	c := f.c
+	for {
+		cl, underWay := c.front()
+		switch {
+		case underWay && cl.inject != nil && cl.ready:
+			if err := f.inject(cl); err != nil {
+				return err
+			}
+		case f.in == nil:
+			if !underWay && c.nothingComes() {
+				return io.EOF
+			}
+			if err := f.idle(); err != nil {
+				return err
+			}
+		case f.raw && !underWay:
+			return f.tunnel()
+		case f.r == f.w:
+			if err := f.fill(forever); err != nil {
+				return err
+			}
+		case !underWay || cl.inject != nil: // nobody asked
+			return f.opaque()
+		default:
+			err := f.answer(cl)
+			switch {
+			case errors.Is(err, framing.ErrOpaque):
+				return f.opaque()
+			case err != nil:
+				return err
+			}
+		}
+	}
+}
+
+// nothingComes tells whether the caller has no more to say, and was told all.
+func (c *conn) nothingComes() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.upDone && c.first == len(c.calls)
+}
+
+// idle waits for something to change.
+func (f *flow) idle() error {
+	if err := f.wait(forever); !errors.Is(err, errNudged) {
+		return err
+	}
+	return f.look()
+}
+
+// opaque gives up on answers: from here on, they are bytes.
+func (f *flow) opaque() error {
+	f.c.settleAll(wasOpaque)
+	if err := f.c.passOpaque(); err != nil {
+		return err
+	}
+	return f.tunnel()
+}
+
+// answer passes on the answer to cl, or one head of it. Its first bytes are in
+// the buffer.
+func (f *flow) answer(cl call) error {
+	h, err := framing.ParseAnswer(f.buf[f.r:f.w], cl.method)
+	switch {
+	case errors.Is(err, framing.ErrShort):
+		err = f.fill(forever)
+		if errors.Is(err, io.EOF) {
+			err = errors.Join(f.sendBuffered(), io.EOF)
+		}
+		return err
+	case err != nil:
+		return err
+	case h.Interim:
+		err := f.send(f.buf[f.r : f.r+h.Size])
+		f.r += h.Size
+		return err
+	}
+
+	if err := f.beginAnswer(cl); err != nil {
+		return err
+	}
+	err = f.message(h.Size, &h.Body, f.send)
+	if errors.Is(err, io.EOF) && h.Body.UntilClose() {
+		f.c.settle(h.Status)
+	}
+	if err != nil {
+		return err
+	}
+	if h.Tunnel {
+		if err := f.c.enterRaw(); err != nil {
+			return err
+		}
+	}
+	f.done()
+	f.c.settle(h.Status)
+	return nil
+}
+
+// inject gives the answer that an error rule put in the upstream's place.
+func (f *flow) inject(cl call) error {
+	if err := f.beginAnswer(cl); err != nil {
+		return err
+	}
+	if err := f.send(cl.inject.answer(cl.method == framing.Head, cl.close)); err != nil {
+		return err
+	}
+	f.done()
+	f.c.settle(cl.inject.Error.Status)
+	return nil
+}
+
+// beginAnswer holds the answer to cl back as long as the rules want.
+func (f *flow) beginAnswer(cl call) error {
+	for _, r := range *f.c.p.rules.Load() {
+		if r.Latency == nil || !r.toAnswer() || !r.did.drawn(r.hits(cl.number)) {
+			continue
+		}
+		if err := f.hold(r, cl.number); err != nil {
+			return err
+		}
+	}
+	f.c.p.stats.answerBegun(f.c.p.now() - cl.begun)
+	return f.begin(cl.number)
+}
+
+// hold waits for the delay that the rule has for the call of that number, or
+// until the rule is removed.
+func (f *flow) hold(r *active, number uint64) error {
+	r.did.bytes.Add(int64(f.w - f.r))
+	from := f.c.p.now()
+	until := from + r.delay(number, 0)
+	for !r.gone.Load() {
+		err := f.wait(until)
+		switch {
+		case err == nil:
+			r.did.held(f.c.p.now() - from)
+			return nil
+		case errors.Is(err, errNudged):
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// message hands on a message whose head of so many bytes is in the buffer, then
+// its body to the end, in pieces as they come. io.EOF: the sender ended first.
+func (f *flow) message(head int, body *framing.Body, on func([]byte) error) error {
+	n, done, wrong := body.Take(f.buf[f.r+head : f.w])
+	n += head
+	for {
+		err := on(f.buf[f.r : f.r+n])
+		f.r += n
+		switch {
+		case err != nil:
+			return err
+		case wrong != nil:
+			return wrong
+		case done:
+			return nil
+		}
+		if body.Pending() > smallBuffer && f.r == f.w {
+			f.full = true // large pieces will come
+		}
+		if err := f.fill(forever); err != nil {
+			return err
+		}
+		n, done, wrong = body.Take(f.buf[f.r:f.w])
+	}
+}
+
+// sendBuffered passes on what is in the buffer.
+func (f *flow) sendBuffered() error {
+	p := f.buf[f.r:f.w]
+	f.r = f.w
+	return f.send(p)
+}
+
+// sink is a silent flow: it discards what comes, until the conn is over.
+func (f *flow) sink() {
+	c := f.c
+	c.mu.Lock()
+	by := c.silent
+	c.mu.Unlock()
+	by.did.bytes.Add(int64(f.w - f.r))
+	f.discard(forever, func(n int) { by.did.bytes.Add(int64(n)) })
+	if !f.isDown {
+		c.callerGone()
+	}
+	<-c.ctx.Done()
+}
+
+// drain discards what comes, until its end or until that time.
+func (f *flow) drain(until time.Duration) { f.discard(until, func(int) {}) }
+
+func (f *flow) discard(until time.Duration, each func(n int)) {
+	f.r, f.w = 0, 0
+	f.room(largeBuffer)
+	for f.in != nil && !f.eof {
+		n, err := f.read(f.buf, until)
+		each(n)
+		if errors.Is(err, errNudged) {
+			switch err = f.look(); {
+			case errors.Is(err, errSilent):
+				err = nil
+			case errors.Is(err, errOver):
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,525 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chaosctl/chaosctl/faults/proxy/framing"
+)
+
+// conn is a caller's connection and the one upstream connection behind it. Two
+// goroutines serve it, one per direction. Its lock is held for bookkeeping only,
+// never while anything waits.
+type conn struct {
+	p        *Proxy
+	number   uint64 // of the connection on its proxy: what rules draw by that hit connections
+	up, down flow
+	ctx      context.Context // ends with the conn: for dialling
+	cancel   context.CancelFunc
+
+	// callerDone is set when the caller has sent FIN: it may have gone, or wait on.
+	callerDone atomic.Bool
+
+	mu       sync.Mutex
+	client   *socket // nil: the caller is gone (and the conn silent)
+	server   *socket // nil: not dialled
+	over     bool    // ended: nothing is served any more
+	silent   *active // the blackhole rule that holds it
+	raw      bool    // a stream of bytes, not of calls: drawn for by its number
+	drawn    uint64  // raw: the youngest rule that was drawn for
+	opaque   bool    // counted in Stats.Opaque
+	tcpCall  bool    // TCP edges: its one call is not settled yet
+	calls    []call  // under way, in the order of their requests; [first:] are not settled
+	first    int
+	upWaits  bool // the up flow wants to know when a call is settled
+	upDone   bool // that direction has passed FIN on
+	upBroken bool // the upstream takes no more
+	downDone bool
+}
+
+// call is one HTTP request and its answer.
+type call struct {
+	number uint64
+	method framing.Method
+	begun  time.Duration
+	inject *active   // the error rule that answers in the upstream's place
+	close  bool      // … and ends the connection with it
+	ready  bool      // … now: the request was read to its end
+	cuts   []*active // rules that strike somewhere in its answer
+	drawn  uint64    // the youngest rule that was drawn for
+}
+
+// Why a flow stopped, other than an error of its sockets.
+var (
+	errOver    = errors.New("the connection is over")
+	errSilent  = errors.New("the connection is silent")
+	errClosing = errors.New("the last answer was given")
+	errNudged  = errors.New("something changed")
+	errDue     = errors.New("the time has come")
+)
+
+func newConn(p *Proxy, client *socket, number uint64) *conn {
+	c := &conn{p: p, number: number, client: client}
+	c.ctx, c.cancel = context.WithCancel(p.ctx)
+	c.up = flow{c: c, in: client, wake: make(chan struct{}, 1), readBy: forever}
+	c.down = flow{c: c, isDown: true, out: client, wake: make(chan struct{}, 1), readBy: forever}
+	if p.config.Protocol == TCP {
+		c.tcpCall = true
+		p.stats.begun()
+	}
+	return c
+}
+
+// run serves one direction to its end.
+func (c *conn) run(f *flow) {
+	defer f.release()
+	var err error
+	switch {
+	case c.p.config.Protocol == TCP && !f.isDown:
+		if err = c.enterRaw(); err == nil {
+			err = f.tunnel()
+		}
+	case f.isDown:
+		err = f.answers()
+	default:
+		err = f.requests()
+	}
+
+	var failed *sideError
+	switch {
+	case errors.Is(err, errOver):
+	case errors.Is(err, errSilent):
+		f.sink()
+	case errors.Is(err, errClosing):
+		c.closeInOrder(f)
+	case errors.Is(err, io.EOF):
+		c.finished(f)
+	case errors.As(err, &failed) && failed.writing && !f.isDown:
+		// The upstream takes nothing any more. What it said before that is still to
+		// come down, and the flow down sees how it ended.
+		if c.upFailed() {
+			c.end(wasReset, true)
+			return
+		}
+		f.drain(forever)
+		c.finished(f)
+	case f.isDown == (failed != nil && failed.writing):
+		c.end(wasCanceled, true) // the caller's side failed
+	default:
+		c.end(wasReset, true)
+	}
+}
+
+// finished passes the end of a direction on. The conn ends when both have.
+func (c *conn) finished(f *flow) {
+	if f.isDown {
+		c.settleAll(c.lostClass())
+	}
+	c.mu.Lock()
+	to := c.server
+	if f.isDown {
+		to, c.downDone = c.client, true
+	} else {
+		c.upDone = true
+	}
+	// Without an upstream, no answer will come but one that an error rule owes.
+	both := c.upDone && (c.downDone || c.server == nil && c.first == len(c.calls)) ||
+		c.downDone && c.upBroken
+	if !f.isDown {
+		c.nudge(&c.down)
+	}
+	over := c.over
+	c.mu.Unlock()
+	switch {
+	case over:
+	case both:
+		c.end(c.lostClass(), false)
+	case to != nil:
+		to.finish()
+	}
+}
+
+// upFailed notes that the upstream takes no more; true when it says no more either.
+func (c *conn) upFailed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.upBroken = true
+	return c.downDone
+}
+
+// lostClass is what becomes of calls whose answer will not come.
+func (c *conn) lostClass() string {
+	if c.p.config.Protocol == HTTP && c.callerDone.Load() {
+		return wasCanceled
+	}
+	return wasClosed
+}
+
+// closeInOrder ends a conn whose last answer the proxy gave itself: FIN, then a
+// while for the caller to read it, since closing with bytes unread means RST.
+func (c *conn) closeInOrder(f *flow) {
+	c.mu.Lock()
+	client, over := c.client, c.over
+	c.mu.Unlock()
+	if over || client == nil {
+		return
+	}
+	client.finish()
+	f.drain(c.p.now() + time.Second)
+	c.end(wasClosed, false)
+}
+
+// dial connects to the upstream, for the flow up. An upstream that cannot be
+// reached ends the conn.
+func (c *conn) dial() error {
+	nc, err := c.p.dialer(c.ctx, c.p.Upstream())
+	if err != nil {
+		c.end(wasRefused, true)
+		return errOver
+	}
+	server := newSocket(nc)
+	c.mu.Lock()
+	if c.over {
+		c.mu.Unlock()
+		server.abort()
+		return errOver
+	}
+	c.server = server
+	c.nudge(&c.down)
+	c.up.rev.Add(1) // for itself
+	c.mu.Unlock()
+	if c.p.config.Protocol == TCP {
+		c.p.stats.reached()
+	}
+	return c.up.look()
+}
+
+// end ends the conn: with RST to both sides, or as close(2) does. Calls under way
+// are counted as class. Only the first end has an effect.
+func (c *conn) end(class string, abort bool) {
+	c.mu.Lock()
+	if c.over {
+		c.mu.Unlock()
+		return
+	}
+	c.over = true
+	client, server := c.client, c.server
+	c.mu.Unlock()
+
+	c.settleAll(class)
+	c.cancel()
+	for _, s := range []*socket{client, server} {
+		switch {
+		case s == nil:
+		case abort:
+			s.abort()
+		default:
+			s.Close()
+		}
+	}
+	if client != nil {
+		c.p.open.Add(-1)
+	}
+	c.p.forget(c)
+}
+
+// callerGone ends what a silent conn still holds for its caller. The upstream is
+// not to know: its connection is held until the rule is removed.
+func (c *conn) callerGone() {
+	c.settleAll(wasCanceled)
+	c.mu.Lock()
+	client, server := c.client, c.server
+	if c.over || client == nil {
+		c.mu.Unlock()
+		return
+	}
+	if server != nil {
+		c.client = nil
+	}
+	c.mu.Unlock()
+	if server == nil {
+		c.end(wasCanceled, true)
+		return
+	}
+	client.Close()
+	c.p.open.Add(-1)
+}
+
+// strike lets a reset or blackhole rule have the conn. It returns why the flow
+// that called must stop; nil when the rule has been removed meanwhile.
+func (c *conn) strike(r *active) error {
+	c.mu.Lock()
+	switch {
+	case c.over:
+		c.mu.Unlock()
+		return errOver
+	case r.gone.Load():
+		c.mu.Unlock()
+		return nil
+	case r.Blackhole != nil:
+		if c.silent == nil {
+			c.silent = r
+			c.nudge(&c.up)
+			c.nudge(&c.down)
+		}
+		c.mu.Unlock()
+		return errSilent
+	}
+	c.mu.Unlock()
+	c.end(wasReset, true)
+	return errOver
+}
+
+// apply tells the conn of a rule that has just been added.
+func (c *conn) apply(r *active) {
+	c.mu.Lock()
+	var struck bool
+	switch {
+	case c.over, c.silent != nil, r.Refuse != nil:
+	case c.raw:
+		struck = c.drawRaw(r)
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	case c.p.config.Protocol == TCP: // not begun: it will look itself
+	case c.first == len(c.calls):
+		// Nobody's call: only a rule that hits all calls may say that it has it.
+		struck = r.Reset != nil && r.Reset.After == 0 && r.Percent == 1
+	case r.cut() != nil || r.Bandwidth != nil:
+		for i := c.first; i < len(c.calls); i++ {
+			cl := &c.calls[i]
+			if cl.drawn >= r.id {
+				continue
+			}
+			cl.drawn = r.id
+			hit := r.did.drawn(r.hits(cl.number))
+			switch {
+			case !hit || r.Bandwidth != nil:
+			case r.cut().After == 0:
+				struck = true
+			default:
+				cl.cuts = append(cl.cuts, r)
+			}
+		}
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	}
+	c.mu.Unlock()
+	if struck {
+		c.strike(r)
+	}
+}
+
+// lift tells the conn of a rule that has just been removed.
+func (c *conn) lift(r *active) {
+	c.mu.Lock()
+	held := c.silent == r
+	if !held && !c.over && (c.raw || c.first < len(c.calls)) {
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	}
+	c.mu.Unlock()
+	if held {
+		c.end(wasClosed, true)
+	}
+}
+
+// enterRaw makes the conn a stream of bytes, for good, and draws the rules for it.
+func (c *conn) enterRaw() error {
+	c.mu.Lock()
+	if c.over {
+		c.mu.Unlock()
+		return errOver
+	}
+	if !c.raw {
+		c.raw = true
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	}
+	var struck *active
+	for _, r := range *c.p.rules.Load() {
+		if c.drawRaw(r) && struck == nil {
+			struck = r
+		}
+	}
+	c.mu.Unlock()
+	if struck != nil {
+		return c.strike(struck)
+	}
+	return nil
+}
+
+// drawRaw draws a rule for the conn as a whole, once; true when it strikes at once.
+func (c *conn) drawRaw(r *active) bool {
+	if r.id <= c.drawn || r.Refuse != nil || r.Error != nil {
+		return false
+	}
+	c.drawn = r.id
+	hit := r.did.drawn(r.hits(c.number))
+	return hit && r.cut() != nil && r.cut().After == 0
+}
+
+// passOpaque makes the conn a stream of bytes because it is not, or is no longer,
+// a stream of HTTP/1.x messages.
+func (c *conn) passOpaque() error {
+	c.mu.Lock()
+	counted := c.opaque
+	c.opaque = true
+	c.mu.Unlock()
+	if !counted {
+		c.p.stats.passedOpaque()
+	}
+	return c.enterRaw()
+}
+
+// nudge interrupts whatever the flow waits for, so that it looks at the conn
+// again. c.mu is held.
+func (c *conn) nudge(f *flow) {
+	f.rev.Add(1) // first: see flow.read
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	in, out := c.client, c.server
+	if f.isDown {
+		in, out = out, in
+	}
+	if in != nil {
+		in.SetReadDeadline(past)
+	}
+	if out != nil {
+		out.SetWriteDeadline(past)
+	}
+}
+
+var past = time.Unix(1, 0)
+
+// fate is what the rules have in store for a request.
+type fate struct {
+	struck *active   // a reset or blackhole, before its first byte
+	holds  []*active // latency on its way up
+}
+
+// begin puts a call under way, before its first byte goes anywhere, and draws
+// the rules for it.
+func (c *conn) begin(cl *call) fate {
+	var then fate
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Under the lock: a rule that is not in this set yet will find the call (apply).
+	active := *c.p.rules.Load()
+	cl.drawn = active.last()
+	for _, r := range active {
+		if r.cut() != nil && r.cut().After == 0 && r.did.drawn(r.hits(cl.number)) {
+			then.struck = r
+			break
+		}
+	}
+	for _, r := range active {
+		switch {
+		case then.struck != nil: // no other rule gets a chance
+		case r.Error != nil && cl.inject == nil:
+			if r.did.drawn(r.hits(cl.number)) {
+				cl.inject = r
+			}
+		case r.cut() != nil && r.cut().After > 0:
+			if r.did.drawn(r.hits(cl.number)) {
+				cl.cuts = append(cl.cuts, r)
+			}
+		case r.Bandwidth != nil:
+			r.did.drawn(r.hits(cl.number))
+		case r.Latency != nil && !r.toAnswer():
+			if r.did.drawn(r.hits(cl.number)) {
+				then.holds = append(then.holds, r)
+			}
+		}
+	}
+
+	switch {
+	case c.over:
+		c.p.stats.ended(wasReset)
+		return then
+	case c.downDone: // the upstream has said its last word: there will be no answer
+		c.p.stats.ended(wasClosed)
+		return then
+	case c.raw: // the answers cannot be told apart any more
+		c.p.stats.ended(wasOpaque)
+		return then
+	}
+	if c.first == len(c.calls) {
+		c.calls, c.first = c.calls[:0], 0
+	}
+	c.calls = append(c.calls, *cl)
+	return then
+}
+
+// front is the call whose answer comes next.
+func (c *conn) front() (call, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first == len(c.calls) {
+		return call{}, false
+	}
+	return c.calls[c.first], true
+}
+
+// ready lets the flow down give the injected answer of the youngest call.
+func (c *conn) ready() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.calls); n > c.first {
+		c.calls[n-1].ready = true
+		c.nudge(&c.down)
+	}
+}
+
+// settle counts the front call by its status.
+func (c *conn) settle(status int) {
+	// To a caller that has sent FIN the answer may have been news, or not.
+	gone := c.callerDone.Load() && c.down.out.broken()
+	c.mu.Lock()
+	if c.first == len(c.calls) { // settled by the end of the conn
+		c.mu.Unlock()
+		return
+	}
+	c.calls[c.first] = call{}
+	c.first++
+	if c.upWaits {
+		c.nudge(&c.up)
+	}
+	c.mu.Unlock()
+	if gone {
+		c.p.stats.ended(wasCanceled)
+		return
+	}
+	c.p.stats.answered(status)
+}
+
+// settleAll counts every call under way as class.
+func (c *conn) settleAll(class string) {
+	c.mu.Lock()
+	n := len(c.calls) - c.first
+	c.calls, c.first = c.calls[:0], 0
+	if c.tcpCall && (c.over || c.silent != nil) {
+		c.tcpCall = false
+		n++
+	}
+	if n > 0 && c.upWaits && !c.over {
+		c.nudge(&c.up)
+	}
+	c.mu.Unlock()
+	for range n {
+		c.p.stats.ended(class)
+	}
+}
+
+// underWay tells whether calls are; if so the flow up is nudged when one is settled.
+func (c *conn) underWay() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.upWaits = c.first < len(c.calls)
+	return c.upWaits
+}

@@ -1,0 +1,407 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chaosctl/chaosctl/faults/proxy/framing"
+)
+
+// flow is one direction of a conn: it reads from in and writes to out. One
+// goroutine owns it; others only nudge it (conn.nudge), upon which its reads,
+// writes and waits return errNudged and it looks at its conn again.
+type flow struct {
+	c      *conn
+	isDown bool // from the upstream to the caller
+	in     *socket
+	out    *socket
+
+	rev  atomic.Uint64 // nudges given …
+	seen uint64        // … and looked at
+	wake chan struct{}
+
+	timer    *time.Timer
+	readBy   time.Duration // read deadline that in has; unknown after a nudge
+	writeSet bool          // out may have a write deadline that is over
+	raw      bool          // conn.raw, as last looked at
+
+	// Bytes received and not yet passed on are buf[r:w].
+	buf     []byte
+	r, w    int
+	full    bool  // the last read left no room
+	quiet   int   // reads in a row that a small buffer would have held
+	claimed int64 // of the process's budget for held bytes
+	eof     bool  // in has sent FIN
+
+	stages []stage
+	number uint64 // HTTP: of the call whose bytes pass now
+	inCall bool
+	sent   int64 // bytes passed on: of the call, or of the raw conn
+	holds  holds
+}
+
+// unknown is a read deadline that must be set anew.
+const unknown = time.Duration(-1)
+
+// sideError is an error of one of a flow's two sockets.
+type sideError struct {
+	writing bool
+	err     error
+}
+
+func (e *sideError) Error() string {
+	if e.writing {
+		return fmt.Sprintf("write: %v", e.err)
+	}
+	return fmt.Sprintf("read: %v", e.err)
+}
+
+func (e *sideError) Unwrap() error { return e.err }
+
+// look catches up with the conn after a nudge, or at any other time.
+func (f *flow) look() error {
+	f.seen = f.rev.Load()
+	f.readBy, f.writeSet = unknown, true
+	c := f.c
+	c.mu.Lock()
+	over, silent := c.over, c.silent != nil
+	f.raw = c.raw
+	f.in, f.out = c.client, c.server
+	if f.isDown {
+		f.in, f.out = c.server, c.client
+	}
+	c.mu.Unlock()
+	switch {
+	case over:
+		return errOver
+	case silent:
+		return errSilent
+	}
+	return f.restage()
+}
+
+// read is in.Read, until that time of the proxy's clock (errDue) or until nudged.
+//
+// Subtle: nudge counts first and sets the deadline second; here the deadline is
+// set first and the count looked at second. Whichever way the two interleave,
+// either the count or the deadline shows the nudge.
+func (f *flow) read(p []byte, until time.Duration) (int, error) {
+	if until != f.readBy {
+		var at time.Time
+		if until != forever {
+			at = f.c.p.start.Add(until)
+		}
+		f.in.SetReadDeadline(at)
+		f.readBy = until
+	}
+	if f.rev.Load() != f.seen {
+		return 0, errNudged
+	}
+	n, err := f.in.Read(p)
+	switch {
+	case n > 0 || err == nil:
+		return n, nil // an error comes again
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		f.readBy = unknown
+		if f.rev.Load() != f.seen {
+			return 0, errNudged
+		}
+		return 0, errDue
+	case err == io.EOF:
+		f.eof = true
+		if !f.isDown {
+			f.c.callerDone.Store(true)
+		}
+		return 0, io.EOF
+	}
+	return 0, &sideError{err: err}
+}
+
+// write is out.Write until nudged: then n may be less than all.
+func (f *flow) write(p []byte) (int, error) {
+	if f.writeSet {
+		f.out.SetWriteDeadline(time.Time{})
+		f.writeSet = false
+	}
+	if f.rev.Load() != f.seen {
+		return 0, errNudged
+	}
+	n, err := f.out.Write(p)
+	if f.isDown {
+		f.c.p.stats.bytesDown.Add(int64(n))
+	} else {
+		f.c.p.stats.bytesUp.Add(int64(n))
+	}
+	f.sent += int64(n)
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		f.writeSet = true
+		return n, errNudged
+	}
+	return n, &sideError{writing: true, err: err}
+}
+
+// wait waits until that time of the proxy's clock (nil), or until nudged.
+func (f *flow) wait(until time.Duration) error {
+	var due <-chan time.Time
+	if until != forever {
+		d := until - f.c.p.now()
+		if d <= 0 {
+			return nil
+		}
+		if f.timer == nil {
+			f.timer = time.NewTimer(d)
+		} else {
+			f.timer.Reset(d)
+		}
+		due = f.timer.C
+		defer f.timer.Stop()
+	}
+	for f.rev.Load() == f.seen {
+		select {
+		case <-due:
+			return nil
+		case <-f.wake: // perhaps of a nudge that was seen long ago
+		case <-f.c.ctx.Done():
+			return errOver
+		}
+	}
+	return errNudged
+}
+
+// send passes p on, as the stages let it.
+func (f *flow) send(p []byte) error {
+	for len(p) > 0 {
+		k, again := f.admit(f.c.p.now(), len(p))
+		var err error
+		if k == 0 {
+			err = f.wait(again)
+		} else {
+			k, err = f.write(p[:k])
+			p = p[k:]
+			if struck := f.passed(k); struck != nil {
+				return struck
+			}
+		}
+		if errors.Is(err, errNudged) {
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admit asks every stage how much of n bytes may pass.
+func (f *flow) admit(now time.Duration, n int) (int, time.Duration) {
+	for _, s := range f.stages {
+		var again time.Duration
+		if n, again = s.admit(now, n); n == 0 {
+			return 0, again
+		}
+	}
+	return n, now
+}
+
+// passed tells every stage, and lets the first rule strike whose time has come.
+func (f *flow) passed(n int) error {
+	if len(f.stages) == 0 || n == 0 {
+		return nil
+	}
+	now := f.c.p.now()
+	var struck *active
+	for _, s := range f.stages {
+		if s.passed(now, n) && struck == nil {
+			struck = s.rule()
+		}
+	}
+	if struck != nil {
+		return f.c.strike(struck)
+	}
+	return nil
+}
+
+// begin says whose bytes pass from now on: those of the call of that number.
+func (f *flow) begin(number uint64) error {
+	f.number, f.inCall, f.sent = number, true, 0
+	return f.restage()
+}
+
+// done is the end of the call's bytes.
+func (f *flow) done() {
+	f.inCall = false
+	// What counted the bytes of this call must not count on in the next; the
+	// buckets are the connection's and stay.
+	f.stages = slices.DeleteFunc(f.stages, func(s stage) bool { _, is := s.(*cut); return is })
+}
+
+// restage makes the stages fit the rules: those of the call whose bytes pass, or
+// of the conn when it is raw. A stage keeps its state as long as its rule lasts.
+func (f *flow) restage() error {
+	now := *f.c.p.rules.Load()
+	if f.raw {
+		f.holds.restage(f, now)
+	}
+	if len(now) == 0 {
+		f.stages = f.stages[:0]
+		return nil
+	}
+	number, cuts := f.number, rules(nil)
+	switch {
+	case f.raw:
+		number = f.c.number
+		for _, r := range now {
+			if r.cut() != nil && r.hits(number) {
+				cuts = append(cuts, r)
+			}
+		}
+	case !f.inCall:
+		return nil
+	default:
+		if cl, ok := f.c.front(); ok && f.isDown {
+			cuts = cl.cuts
+		}
+	}
+
+	old := f.stages
+	f.stages = nil
+	keep := func(r *active, anew stage) {
+		for _, s := range old {
+			if s.rule() == r {
+				anew = s
+			}
+		}
+		f.stages = append(f.stages, anew)
+	}
+	for _, r := range now {
+		if r.Bandwidth != nil && r.hits(number) {
+			keep(r, newBucket(r, f.c.p.now()))
+		}
+	}
+	if !f.isDown {
+		return nil
+	}
+	for _, r := range cuts {
+		switch left := r.cut().After - f.sent; {
+		case r.gone.Load():
+		case left > 0:
+			keep(r, &cut{by: r, left: left})
+		default:
+			if err := f.c.strike(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fill reads more bytes into the buffer. It returns nil also when only something
+// changed.
+func (f *flow) fill(until time.Duration) error {
+	if f.eof {
+		return io.EOF
+	}
+	if !f.room(2 * framing.MaxHead) {
+		return fmt.Errorf("%d bytes wait in front of a message: %w", f.w-f.r, io.ErrShortBuffer)
+	}
+	n, err := f.read(f.buf[f.w:], until)
+	f.received(n)
+	if errors.Is(err, errNudged) {
+		return f.look()
+	}
+	return err
+}
+
+// The sizes of a flow's buffer: small when idle or in small talk, large when
+// bytes come in bulk, up to most when they are held back.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
+	heldMost    = 16 << 20
+)
+
+var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// heldBudget bounds what all proxies of the process hold back beyond their large
+// buffers; a flow that gets no more reads no more.
+var heldBudget atomic.Int64
+
+const heldBudgetMost = 256 << 20
+
+// room sees to it that there is room behind w, in a buffer of at most most bytes.
+func (f *flow) room(most int) bool {
+	if f.r == f.w {
+		f.r, f.w = 0, 0
+		switch {
+		case f.buf == nil:
+			f.buf = make([]byte, smallBuffer)
+		case f.full && len(f.buf) == smallBuffer:
+			f.buf = largeBuffers.Get().(*[largeBuffer]byte)[:]
+		case len(f.buf) > smallBuffer && f.quiet >= 8:
+			f.release()
+			f.buf = make([]byte, smallBuffer)
+		}
+		return true
+	}
+	if f.w < len(f.buf) {
+		return true
+	}
+	if f.r >= len(f.buf)/2 || len(f.buf) >= most && f.r > 0 {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+		return true
+	}
+	if len(f.buf) >= most {
+		return false
+	}
+	var bigger []byte
+	if n := 2 * len(f.buf); n <= largeBuffer {
+		bigger = largeBuffers.Get().(*[largeBuffer]byte)[:]
+	} else {
+		if heldBudget.Add(int64(n)) > heldBudgetMost {
+			heldBudget.Add(int64(-n))
+			return false
+		}
+		bigger = make([]byte, n)
+	}
+	w := copy(bigger, f.buf[f.r:f.w])
+	claimed := int64(0)
+	if len(bigger) > largeBuffer {
+		claimed = int64(len(bigger))
+	}
+	f.release()
+	f.buf, f.w, f.claimed = bigger, w, claimed
+	return true
+}
+
+// received counts n more bytes in the buffer.
+func (f *flow) received(n int) {
+	if n == 0 {
+		return
+	}
+	f.w += n
+	f.full = f.w == len(f.buf)
+	if n <= smallBuffer {
+		f.quiet++
+	} else {
+		f.quiet = 0
+	}
+}
+
+// release gives the buffer back, with what is in it.
+func (f *flow) release() {
+	if len(f.buf) == largeBuffer {
+		largeBuffers.Put((*[largeBuffer]byte)(f.buf))
+	}
+	heldBudget.Add(-f.claimed)
+	f.buf, f.r, f.w, f.claimed, f.full, f.quiet = nil, 0, 0, 0, false, 0
+}

@@ -1,0 +1,276 @@
+// Package proxy is the data plane of a fault: a proxy on one edge between a
+// caller and a callee, which passes everything on unchanged, counts it, and
+// breaks it by rules that come and go while connections are open.
+//
+// The layers, from the wire inwards; each knows only the next:
+//
+//	Proxy    (proxy.go)   the listener, the rules, the counts
+//	conn     (conn.go)    a caller's connection and the one upstream connection behind
+//	                      it: dial, calls under way, how and why both end
+//	flow     (flow.go)    one direction of a conn, one goroutine: reads, writes and waits
+//	                      that a change of rules interrupts
+//	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
+//	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP
+//	active   (rule.go)    a rule at work: what it hits, by a hash of the call's number
+//	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
+//	counters (stats.go)   the evidence
+//
+// A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
+// stage; one that ends or silences connections calls conn.strike. Another
+// transport (TLS) is another socket; another protocol is another sibling of
+// calls.go; moving bytes inside the kernel belongs into the pump's path without
+// stages.
+//
+// Bytes are never altered: framing only finds where messages begin and end, and
+// what it cannot understand passes through as it is. A caller's connection has
+// one upstream connection, dialled when the first byte is to go there, and they
+// share their fate: FIN passes on as FIN, RST as RST, and an upstream that cannot
+// be dialled is RST to the caller. No 502 is ever made up.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Protocol is what a Proxy looks at.
+type Protocol string
+
+const (
+	HTTP Protocol = "http" // HTTP/1.x: requests are seen, counted and hit one by one
+	TCP  Protocol = "tcp"  // connections are seen, counted and hit
+)
+
+// Config says where a Proxy stands.
+type Config struct {
+	Name        string // of the edge, for messages
+	Listen      string // host:port; empty is 127.0.0.1:0
+	Upstream    string // host:port; may be empty until SetUpstream: then every call is refused
+	Protocol    Protocol
+	Seed        uint64
+	DialTimeout time.Duration // 0 is 10 s
+}
+
+// Proxy stands between a caller and a callee. All its methods may be called from
+// any goroutine at any time, and none waits for a connection's peer, but Stop,
+// which waits for the end of the Proxy's own goroutines.
+type Proxy struct {
+	config   Config
+	listener net.Listener
+	dialer   func(ctx context.Context, address string) (net.Conn, error)
+	start    time.Time // zero of its clock
+	ctx      context.Context
+	cancel   context.CancelFunc
+	all      sync.WaitGroup
+
+	upstream atomic.Pointer[string]
+	calls    atomic.Uint64 // numbers given to calls
+	open     atomic.Int64
+	stats    counters
+
+	rulesMu sync.Mutex // one change of rules at a time, told to every conn before the next
+	rules   atomic.Pointer[rules]
+	ruleIDs uint64
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	retired []*active // rules removed since the last Collect
+	stopped bool
+}
+
+// Start listens and serves until Stop, or until ctx ends. When it returns,
+// callers can connect. A taken port is an error.
+func Start(ctx context.Context, c Config) (*Proxy, error) {
+	if c.Protocol != HTTP && c.Protocol != TCP {
+		return nil, fmt.Errorf("start proxy %q: protocol is %q, want %q or %q", c.Name, c.Protocol, HTTP, TCP)
+	}
+	if c.DialTimeout < 0 {
+		return nil, fmt.Errorf("start proxy %q: dial timeout is %v, want more than 0", c.Name, c.DialTimeout)
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+	}
+	return serve(ctx, c, l), nil
+}
+
+// serve is Start on a listener that is there.
+func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
+	if c.DialTimeout == 0 {
+		c.DialTimeout = 10 * time.Second
+	}
+	p := &Proxy{config: c, listener: l, start: time.Now(), conns: map[*conn]struct{}{}}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	p.upstream.Store(&c.Upstream)
+	p.rules.Store(&rules{})
+	dialer := net.Dialer{Timeout: c.DialTimeout}
+	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+	p.all.Go(p.accept)
+	p.all.Go(func() {
+		<-p.ctx.Done()
+		p.shut()
+	})
+	return p
+}
+
+// Addr is where it listens, host:port.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Upstream is where new connections go to.
+func (p *Proxy) Upstream() string { return *p.upstream.Load() }
+
+// SetUpstream sends new connections to addr (host:port). Those that are open
+// stay where they are.
+func (p *Proxy) SetUpstream(addr string) { p.upstream.Store(&addr) }
+
+// Add puts the rule to work, also on connections that are open: when it returns,
+// every new byte is subject to it, and the connections that it resets are reset.
+// remove ends it, once; when that returns, what the rule held back is on its way.
+// Rules of one name are counted together.
+func (p *Proxy) Add(r Rule) (remove func(), err error) {
+	if err := r.Validate(); err != nil {
+		return nil, fmt.Errorf("proxy %q: %w", p.config.Name, err)
+	}
+	if r.Error != nil && p.config.Protocol != HTTP {
+		return nil, fmt.Errorf("proxy %q: rule %q: an error status needs an http edge, this one carries %s", p.config.Name, r.Name, p.config.Protocol)
+	}
+	p.rulesMu.Lock()
+	defer p.rulesMu.Unlock()
+	if p.ctx.Err() != nil {
+		return nil, fmt.Errorf("proxy %q: rule %q: the proxy is stopped", p.config.Name, r.Name)
+	}
+	p.ruleIDs++
+	a := newActive(r, p.ruleIDs, p.config.Seed)
+	now := p.rules.Load().with(a)
+	p.rules.Store(&now)
+	for _, c := range p.connections() {
+		c.apply(a)
+	}
+	return sync.OnceFunc(func() { p.remove(a) }), nil
+}
+
+func (p *Proxy) remove(a *active) {
+	p.rulesMu.Lock()
+	defer p.rulesMu.Unlock()
+	a.gone.Store(true)
+	now := p.rules.Load().without(a)
+	p.mu.Lock()
+	p.retired = append(p.retired, a)
+	p.rules.Store(&now)
+	p.mu.Unlock()
+	for _, c := range p.connections() {
+		c.lift(a)
+	}
+}
+
+// Collect returns what happened since the last Collect.
+func (p *Proxy) Collect() Stats {
+	s := p.stats.collect()
+	s.Open = int(p.open.Load())
+	p.mu.Lock()
+	all := slices.Concat(*p.rules.Load(), p.retired)
+	p.retired = nil
+	p.mu.Unlock()
+	for _, r := range all {
+		s.Rules[r.Name] = r.did.collectInto(s.Rules[r.Name])
+	}
+	return s
+}
+
+// Stop closes the listener and resets every connection. It returns when every
+// goroutine is gone; a second call does the same.
+func (p *Proxy) Stop() error {
+	p.cancel()
+	p.all.Wait()
+	return nil
+}
+
+func (p *Proxy) shut() {
+	p.listener.Close()
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	for _, c := range p.connections() {
+		c.end(wasReset, true)
+	}
+}
+
+// accept takes connections until the listener is closed. It does nothing that
+// could wait for one of them. Errors of accept(2) pass: running out of file
+// descriptors (EMFILE) is survived by waiting for some to be closed.
+func (p *Proxy) accept() {
+	pause := time.Duration(0)
+	for number := uint64(0); ; {
+		nc, err := p.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(pause):
+				continue
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		pause = 0
+		p.admit(newSocket(nc), number)
+		number++
+	}
+}
+
+// admit refuses the connection or starts to serve it.
+func (p *Proxy) admit(client *socket, number uint64) {
+	for _, r := range *p.rules.Load() {
+		if r.Refuse != nil && r.did.drawn(r.hits(number)) {
+			p.stats.begun()
+			p.stats.ended(wasRefused)
+			client.abort()
+			return
+		}
+	}
+	c := newConn(p, client, number)
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		client.abort()
+		return
+	}
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	p.open.Add(1)
+	p.all.Go(func() { c.run(&c.up) })
+	p.all.Go(func() { c.run(&c.down) })
+}
+
+func (p *Proxy) forget(c *conn) {
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+func (p *Proxy) connections() []*conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*conn, 0, len(p.conns))
+	for c := range p.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// now is the time on the proxy's clock.
+func (p *Proxy) now() time.Duration { return time.Since(p.start) }

@@ -1,0 +1,140 @@
+package proxy
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestValidate(t *testing.T) {
+	ms := time.Millisecond
+	for want, r := range map[string]Rule{
+		"":                       {Name: "ok", Percent: 0.5, Latency: &Latency{Delay: 20 * ms, Jitter: 20 * ms}},
+		"without a name":         {Refuse: &Refuse{}},
+		"0 kinds set":            {Name: "x"},
+		"2 kinds set":            {Name: "x", Refuse: &Refuse{}, Reset: &Cut{}},
+		"percent is NaN":         {Name: "x", Percent: math.NaN(), Refuse: &Refuse{}},
+		"percent is 1.5":         {Name: "x", Percent: 1.5, Refuse: &Refuse{}},
+		"delay is -1ms":          {Name: "x", Latency: &Latency{Delay: -ms}},
+		"jitter is 50ms":         {Name: "x", Latency: &Latency{Delay: 20 * ms, Jitter: 50 * ms}},
+		`distribution is "zipf"`: {Name: "x", Latency: &Latency{Distribution: "zipf"}},
+		`direction is "both"`:    {Name: "x", Latency: &Latency{Direction: "both"}},
+		"status is 100":          {Name: "x", Error: &Error{Status: 100}},
+		"after is -1":            {Name: "x", Blackhole: &Cut{After: -1}},
+		"rate is -5":             {Name: "x", Bandwidth: &Bandwidth{BytesPerS: -5}},
+	} {
+		err := r.Validate()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", r, err, want)
+		}
+	}
+	p := startProxy(t, TCP, "")
+	if _, err := p.Add(Rule{Name: "e", Error: &Error{Status: 500}}); err == nil || !strings.Contains(err.Error(), "http edge") {
+		t.Errorf("an error status on a TCP edge: %v", err)
+	}
+}
+
+// TestDraws: the share that is hit is the share asked for, whatever the seed and
+// the name; and the draws of two rules know nothing of each other.
+func TestDraws(t *testing.T) {
+	const n = 100_000
+	for seed := range uint64(5) {
+		for _, percent := range []float64{0, 0.001, 0.1, 0.5, 0.9, 1} {
+			a := newActive(Rule{Name: "a", Percent: percent}, 1, seed)
+			b := newActive(Rule{Name: "b", Percent: percent}, 2, seed)
+			hits, both := 0, 0
+			for i := range uint64(n) {
+				if a.hits(i) {
+					hits++
+					if b.hits(i) {
+						both++
+					}
+				}
+			}
+			within := func(what string, got int, p float64) {
+				if d := math.Abs(float64(got) - n*p); d > 4*math.Sqrt(n*p*(1-p)) {
+					t.Errorf("seed %d, %v: %s %d of %d, more than 4σ off", seed, percent, what, got, n)
+				}
+			}
+			within("hit", hits, percent)
+			within("hit by both", both, percent*percent)
+		}
+	}
+}
+
+func TestJitterIsUniform(t *testing.T) {
+	a := newActive(Rule{Name: "a", Latency: &Latency{Delay: 100 * time.Millisecond, Jitter: 40 * time.Millisecond}}, 1, 7)
+	const n = 100_000
+	var sum float64
+	low, high := time.Hour, time.Duration(0)
+	for i := range uint64(n) {
+		d := a.delay(i, 0)
+		sum += d.Seconds()
+		low, high = min(low, d), max(high, d)
+	}
+	// The mean of n uniform draws of half-width w has a standard error of w/√(3n).
+	if mean := sum / n; math.Abs(mean-0.1) > 4*0.04/math.Sqrt(3*n) {
+		t.Errorf("mean is %v s, want 0.1", mean)
+	}
+	if low < 60*time.Millisecond || low > 61*time.Millisecond || high > 140*time.Millisecond || high < 139*time.Millisecond {
+		t.Errorf("from %v to %v, want 60ms to 140ms", low, high)
+	}
+}
+
+// TestBucketKeepsItsRate: however late and in whatever pieces it is asked, bytes
+// that keep waiting pass at the rate, to within one quantum and what it was late.
+func TestBucketKeepsItsRate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Int64Range(1, maxRate).Draw(t, "rate")
+		a := newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: rate}}, 1, 0)
+		now := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "start"))
+		b := newBucket(a, now)
+		start, passed := now, int64(0)
+		var late time.Duration
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			n, again := b.admit(now, rapid.IntRange(1, largeBuffer).Draw(t, "waiting"))
+			if n == 0 {
+				if again <= now {
+					t.Fatalf("nothing may pass at %v, ask again at %v", now, again)
+				}
+				late = time.Duration(rapid.Int64Range(0, int64(5*time.Millisecond)).Draw(t, "late"))
+				now = again + late
+				if n, _ := b.admit(now, 1); n == 0 {
+					t.Fatalf("asked again at %v as told, and still nothing may pass", now)
+				}
+				continue
+			}
+			b.passed(now, n)
+			passed += int64(n)
+			if most := float64(rate) * (now - start).Seconds(); float64(passed) > most*(1+1e-9)+1 {
+				t.Fatalf("%d bytes passed in %v at %d B/s, at most %.0f may", passed, now-start, rate, most)
+			}
+		}
+	})
+}
+
+func TestBucketDoesNotDrift(t *testing.T) {
+	for _, rate := range []int64{1000, 30_000, 1_000_000, 7_777_777, 200_000_000} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			a := newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: rate}}, 1, 0)
+			b := newBucket(a, 0)
+			now, passed := time.Duration(0), int64(0)
+			for i := 0; now < 10*time.Second; i++ {
+				n, again := b.admit(now, largeBuffer)
+				if n == 0 {
+					now = again + time.Duration(i%17)*100*time.Microsecond // each time late, as timers are
+					continue
+				}
+				b.passed(now, n)
+				passed += int64(n)
+			}
+			if got := float64(passed) / now.Seconds() / float64(rate); math.Abs(got-1) > 0.005 {
+				t.Errorf("%.4f of the rate", got)
+			}
+		})
+	}
+}

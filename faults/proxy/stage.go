@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"math"
+	"math/bits"
+	"time"
+)
+
+// forever is later than any time of a proxy's clock.
+const forever = time.Duration(math.MaxInt64)
+
+// A stage paces the bytes of one direction of one connection for one rule. It
+// is asked by one goroutine, with times of the proxy's clock that never go back.
+type stage interface {
+	// admit says how many of the n bytes that are ready may pass at now; when
+	// none, at what time to ask again (forever: not before the rules change).
+	admit(now time.Duration, n int) (pass int, again time.Duration)
+	// passed is told how many did. True: the rule strikes now.
+	passed(now time.Duration, n int) bool
+	rule() *active
+}
+
+// bucket lets rate bytes per second pass, a byte when the time is over that it
+// takes at this rate. Time counts in whole bytes with the remainder kept, and
+// what is lost by waking late is made up for, so that a long transfer takes
+// bytes/rate to within one quantum:
+//
+//	paid    the time up to which the bytes that passed have used up the line
+//	tokens  (now − paid) · rate
+type bucket struct {
+	by      *active
+	paid    time.Duration
+	rest    int64 // of paid, in units of 1 ns / rate
+	last    time.Duration
+	waiting bool // bytes wait since the last admit
+}
+
+const (
+	quantumTime = 10 * time.Millisecond // bytes pass in portions of about so much line time …
+	quantumMax  = 64 << 10              // … or of so many bytes
+	idleAfter   = 10 * time.Millisecond // with nothing to send for so long, the line's time is lost
+	catchUp     = 50 * time.Millisecond // most that is made up for
+)
+
+func newBucket(by *active, now time.Duration) *bucket {
+	return &bucket{by: by, paid: now, last: now}
+}
+
+func (b *bucket) rule() *active { return b.by }
+
+func (b *bucket) admit(now time.Duration, n int) (int, time.Duration) {
+	rate := b.by.Bandwidth.BytesPerS
+	if rate == 0 {
+		return 0, forever
+	}
+	if !b.waiting && now-b.last > idleAfter && b.paid < now {
+		b.paid, b.rest = now, 0
+	}
+	b.waiting = true
+	need := min(int64(n), quantumMax, max(1, rate*int64(quantumTime/time.Millisecond)/1000))
+	b.paid = max(b.paid, now-time.Duration(need*int64(time.Second)/rate)-catchUp)
+	var have int64
+	if dt := now - b.paid; dt > 0 {
+		hi, lo := bits.Mul64(uint64(dt), uint64(rate))
+		q, _ := bits.Div64(hi, lo, uint64(time.Second)) // hi < 10^9: dt ≤ 1 s + catchUp, rate ≤ maxRate
+		have = int64(min(q, math.MaxInt32))
+	}
+	if have < need {
+		return 0, b.paid + time.Duration((need*int64(time.Second)+b.rest+rate-1)/rate)
+	}
+	return int(min(int64(n), have)), now
+}
+
+func (b *bucket) passed(now time.Duration, n int) bool {
+	rate := b.by.Bandwidth.BytesPerS
+	b.by.did.bytes.Add(int64(n))
+	hi, lo := bits.Mul64(uint64(n), uint64(time.Second))
+	lo, carry := bits.Add64(lo, uint64(b.rest), 0)
+	q, rest := bits.Div64(hi+carry, lo, uint64(rate))
+	b.paid += time.Duration(q)
+	b.rest = int64(rest)
+	b.last, b.waiting = now, false
+	return false
+}
+
+// cut counts the bytes down that may pass before its rule strikes.
+type cut struct {
+	by   *active
+	left int64
+}
+
+func (c *cut) rule() *active { return c.by }
+
+func (c *cut) admit(now time.Duration, n int) (int, time.Duration) {
+	return int(min(int64(n), c.left)), forever
+}
+
+func (c *cut) passed(_ time.Duration, n int) bool {
+	c.left -= int64(n)
+	return c.left <= 0
+}

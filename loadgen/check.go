@@ -1,0 +1,203 @@
+package loadgen
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
+	"github.com/chaosctl/chaosctl/loadgen/hdr"
+)
+
+// maxRate is far above what one process sends, and below what would make a
+// schedule of nanoseconds meaningless.
+const maxRate = 1_000_000
+
+const maxConnections = 60_000 // of about 64,000 ports that one address has
+
+// Check reports everything that is wrong with the spec in itself; path says
+// where, relative to it ("requests[1].body"; "" is the whole).
+func (s Spec) Check(report func(path, format string, args ...any)) {
+	if s.To == "" {
+		report("to", "which service is asked is missing: write to: NAME")
+	}
+	s.checkArrivals(report)
+	s.checkRequests(report)
+	checkTimeout(s.Timeout, "timeout", report)
+	if c := s.Connections; c != nil && (*c < 1 || *c > maxConnections) {
+		report("connections", "connections is %d; it must be from 1 to %d", *c, maxConnections)
+	}
+	for i, set := range s.OK {
+		if set.From < 100 || set.To > 599 || set.From > set.To {
+			report(fmt.Sprintf("ok[%d]", i), `%s is not a set of status codes from 100 to 599`, set)
+		}
+	}
+}
+
+func (s Spec) checkArrivals(report func(path, format string, args ...any)) {
+	var given []string
+	for _, m := range []struct {
+		name string
+		set  bool
+	}{{"rate", s.Rate != nil}, {"ramp", s.Ramp != nil}, {"stages", s.Stages != nil}, {"users", s.Users != nil}} {
+		if m.set {
+			given = append(given, m.name)
+		}
+	}
+	switch len(given) {
+	case 0:
+		report("", "how much load is missing: write one of rate, ramp, stages (open model) or users (closed model)")
+	case 1:
+	default:
+		report(given[1], "%s are given; a stream has one of rate, ramp, stages (open model) and users (closed model)", strings.Join(given, " and "))
+	}
+	rate := func(path string, r arrival.Rate, zero bool) {
+		switch {
+		case math.IsNaN(float64(r)) || r < 0 || r == 0 && !zero:
+			report(path, "rate %s must be above 0", r)
+		case r > maxRate:
+			report(path, "rate %s is too high; at most %d/s", r, maxRate)
+		}
+	}
+	if s.Rate != nil {
+		rate("rate", *s.Rate, false)
+	}
+	if r := s.Ramp; r != nil {
+		rate("ramp.from", r.From, true)
+		rate("ramp.to", r.To, true)
+		if r.From == 0 && r.To == 0 {
+			report("ramp", "a ramp from 0/s to 0/s sends nothing")
+		}
+		if r.Over <= 0 {
+			report("ramp.over", "over is %v; a ramp takes longer than 0s", r.Over)
+		}
+	}
+	if s.Stages != nil && len(s.Stages) == 0 {
+		report("stages", "there are no stages")
+	}
+	silent := len(s.Stages) > 0
+	for i, st := range s.Stages {
+		path := fmt.Sprintf("stages[%d]", i)
+		switch {
+		case st.Rate != nil && st.To != nil:
+			report(path, "rate and to are given; a stage is constant at its rate, or goes in a straight line to its to")
+		case st.Rate == nil && st.To == nil:
+			report(path, "a stage needs rate (constant) or to (a straight line from where the stage before ended)")
+		}
+		for _, r := range []struct {
+			name string
+			rate *arrival.Rate
+		}{{"rate", st.Rate}, {"to", st.To}} {
+			if r.rate != nil {
+				rate(path+"."+r.name, *r.rate, true)
+				silent = silent && *r.rate == 0
+			}
+		}
+		if st.For <= 0 {
+			report(path+".for", "for is %v; a stage takes longer than 0s", st.For)
+		}
+	}
+	if silent {
+		report("stages", "all stages have rate 0: nothing is sent")
+	}
+	if u := s.Users; u != nil && (*u < 1 || *u > maxConnections) {
+		report("users", "users is %d; it must be from 1 to %d", *u, maxConnections)
+	}
+	switch {
+	case s.Think < 0:
+		report("think", "think is %v; it must not be negative", s.Think)
+	case s.Think > 0 && s.Users == nil:
+		report("think", "think is the pause of users (closed model); this stream has none")
+	}
+}
+
+func (s Spec) checkRequests(report func(path, format string, args ...any)) {
+	switch {
+	case s.Request != nil && s.Requests != nil:
+		report("requests", "request and requests are given; a stream has one of them")
+		return
+	case s.Request == nil && len(s.Requests) == 0:
+		report("", "what is asked is missing: write request: METHOD /path, or requests with weights")
+		return
+	}
+	st := compile(s, 0, report)
+	weight := 0
+	for i, r := range s.filled() {
+		at := "request"
+		if s.Request == nil {
+			at = fmt.Sprintf("requests[%d]", i)
+		}
+		switch {
+		case r.Method == "":
+			report(at+".method", `the method is missing: write it as in "POST /checkout"`)
+		case strings.ContainsFunc(r.Method, func(c rune) bool { return c < 'A' || c > 'Z' }):
+			report(at+".method", "method %q is not one: methods are capital letters, like GET or POST", r.Method)
+		case r.Method == "CONNECT":
+			report(at+".method", "CONNECT opens tunnels; it cannot be load")
+		}
+		st.kinds[i].checkRendered(r, at, report)
+		switch w := *r.Weight; {
+		case w < 0:
+			report(at+".weight", "weight is %d; it must not be negative", w)
+		case w > 1_000_000:
+			report(at+".weight", "weight is %d; at most 1000000", w)
+		default:
+			weight += w
+		}
+	}
+	if weight == 0 {
+		report("requests", "all weights are 0: nothing would be sent")
+	}
+	if s.Request != nil {
+		checkTimeout(s.Request.Timeout, "request.timeout", report)
+	}
+	for i, r := range s.Requests {
+		checkTimeout(r.Timeout, fmt.Sprintf("requests[%d].timeout", i), report)
+	}
+}
+
+// checkRendered looks at some examples of what the templates make, each mistake
+// reported once. A template that does not parse was reported already, and renders
+// to nothing.
+func (k *kind) checkRendered(r Request, at string, report func(path, format string, args ...any)) {
+	said := map[string]bool{}
+	once := func(path, format string, args ...any) {
+		if !said[path] {
+			said[path] = true
+			report(path, format, args...)
+		}
+	}
+	for seq := range uint64(32) {
+		d := drawOf(0, seq, forContent)
+		path, err := k.path.append(nil, &d)
+		if err != nil {
+			once(at+".path", "path %q cannot be rendered: %v", r.Path, err)
+		} else if len(path) > 0 || r.Path == "" {
+			if problem := checkPath(string(path)); problem != "" {
+				once(at+".path", "path %q %s", r.Path, problem)
+			}
+		}
+		for _, h := range k.headers {
+			value, err := h.value.append(nil, &d)
+			if err != nil {
+				once(at+".headers."+h.name, "header %q cannot be rendered: %v", h.name, err)
+			} else if problem := checkHeader(h.name, string(value)); problem != "" && checkHeader(h.name, r.Headers[h.name]) == "" {
+				once(at+".headers."+h.name, "header %q %s", h.name, problem)
+			}
+		}
+		if _, err := k.body.append(nil, &d); err != nil {
+			once(at+".body", "the body cannot be rendered: %v", err)
+		}
+	}
+}
+
+func checkTimeout(t *time.Duration, path string, report func(path, format string, args ...any)) {
+	switch {
+	case t == nil:
+	case *t <= 0:
+		report(path, "timeout is %v; it must be above 0s", *t)
+	case *t > hdr.Highest:
+		report(path, "timeout is %v; at most %v, where the histograms end", *t, hdr.Highest)
+	}
+}

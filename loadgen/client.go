@@ -1,0 +1,266 @@
+package loadgen
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// client carries one request at a time over a connection of its own. It is the
+// seam between when requests are sent (open.go, closed.go) and how they go over
+// the wire.
+type client interface {
+	// do sends request number seq and waits until its answer is complete, it has
+	// failed, or the deadline is past. It always returns.
+	do(seq uint64, deadline time.Time) result
+	// warm tells whether a connection is open, so that the next request need not
+	// wait for one.
+	warm() bool
+	// cut ends a request in flight, and every later one, with canceled. It may be
+	// called from any goroutine, once the run's context has ended.
+	cut()
+	// close gives up the connection.
+	close()
+}
+
+// outcome is a status code, or one of the error classes below 100.
+type outcome uint16
+
+const (
+	other outcome = iota + 1
+	timeout
+	refused
+	reset
+	protocol
+	dropped
+	canceled
+)
+
+var outcomeNames = [...]string{
+	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
+	protocol: "protocol", dropped: "dropped", canceled: "canceled",
+}
+
+func (o outcome) String() string {
+	if int(o) < len(outcomeNames) {
+		return outcomeNames[o]
+	}
+	return strconv.Itoa(int(o))
+}
+
+// result is how a request ended.
+type result struct {
+	outcome  outcome
+	detail   string // of an error
+	sent     int    // bytes of the request
+	received int    // bytes of the answer's body
+	done     time.Time
+}
+
+// classify names an error of a connection. connecting tells whether it came
+// from making one.
+func classify(err error, connecting bool) outcome {
+	var netErr net.Error
+	switch {
+	case errors.Is(err, errProtocol):
+		return protocol
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
+		return timeout
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errNoAddress):
+		return refused
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED),
+		!connecting && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed)):
+		return reset
+	}
+	return other
+}
+
+var (
+	errNoAddress = errors.New("the service has no address now")
+	errEarly     = errors.New("the connection was closed before the answer began")
+	errMidAnswer = errors.New("the connection was closed in the middle of the answer")
+)
+
+// httpClient is HTTP/1.1 on one raw connection at a time, kept alive as long as
+// the server does.
+//
+// A kept connection may turn out to be closed. If that shows before anything of
+// a request was written, the request is sent on a new connection, as net/http
+// does. Once a byte is written nobody can tell whether the server has acted on
+// it, so that the request counts as failed (reset) and is not sent again.
+//
+// A request is written whole before its answer is read: a server that answers
+// early and stops reading may cut off a body larger than the socket's buffers.
+type httpClient struct {
+	ctx     context.Context // of the run
+	stream  *stream
+	resolve func() string
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu   sync.Mutex // guards conn against cut
+	conn net.Conn
+
+	raw     syscall.RawConn // of conn, where it has one
+	host    string          // that conn leads to
+	used    time.Time       // when conn last served
+	answer  answer
+	request []byte
+	body    []byte
+	buffer  []byte
+}
+
+func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
+	dial := c.Dial
+	if dial == nil {
+		// Keep-alive probes would be two more system calls per connection.
+		dial = (&net.Dialer{KeepAlive: -1}).DialContext
+	}
+	return &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, buffer: make([]byte, 4096)}
+}
+
+func (c *httpClient) warm() bool { return c.conn != nil }
+
+func (c *httpClient) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		// A failure means that it is closed already, which is as good.
+		_ = c.conn.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *httpClient) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		c.conn.Close() // nothing is left to be lost
+		c.conn, c.raw = nil, nil
+	}
+}
+
+func (c *httpClient) do(seq uint64, deadline time.Time) result {
+	r := c.attempt(seq, deadline)
+	r.done = time.Now()
+	if r.outcome < 100 {
+		c.close()
+		if c.ctx.Err() != nil {
+			r.outcome, r.detail = canceled, ""
+		}
+	}
+	c.used = r.done
+	return r
+}
+
+// longIdle is how long a connection is trusted without a look whether its peer
+// has closed it: the look is a system call.
+const longIdle = time.Millisecond
+
+func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
+	fresh := false
+	if c.conn != nil {
+		c.arm(deadline)
+		if time.Since(c.used) > longIdle && spent(c.raw) {
+			c.close()
+		}
+	}
+	for {
+		if c.conn == nil {
+			fresh = true
+			if err := c.connect(deadline); err != nil {
+				return failure(err, true)
+			}
+			c.arm(deadline)
+		}
+		if c.ctx.Err() != nil { // after arm: whoever cuts later overrides the deadline
+			return result{outcome: canceled}
+		}
+		var err error
+		c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
+		if err != nil {
+			return result{outcome: other, detail: err.Error()}
+		}
+		n, err := c.conn.Write(c.request)
+		if err == nil {
+			break
+		}
+		if n > 0 || fresh || classify(err, false) != reset {
+			r := failure(err, false)
+			r.sent = n
+			return r
+		}
+		c.close()
+	}
+	r := c.receive(c.stream.kind(seq).method == "HEAD")
+	r.sent = len(c.request)
+	return r
+}
+
+func failure(err error, connecting bool) result {
+	return result{outcome: classify(err, connecting), detail: err.Error()}
+}
+
+// arm sets the deadline of whatever the connection does next. An error would
+// mean a closed connection: the next write says so.
+func (c *httpClient) arm(deadline time.Time) { _ = c.conn.SetDeadline(deadline) }
+
+func (c *httpClient) connect(deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(c.ctx, deadline)
+	defer cancel()
+	host := c.resolve()
+	if host == "" {
+		return errNoAddress
+	}
+	conn, err := c.dial(ctx, "tcp", host)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.host, c.raw = conn, host, nil
+	if s, ok := conn.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
+	return nil
+}
+
+// receive reads one answer, all of it.
+func (c *httpClient) receive(head bool) result {
+	c.answer.reset(head)
+	begun := false
+	for {
+		n, err := c.conn.Read(c.buffer)
+		begun = begun || n > 0
+		used, bad := c.answer.feed(c.buffer[:n])
+		switch {
+		case bad != nil:
+			return failure(bad, false)
+		case c.answer.done():
+			r := result{outcome: outcome(c.answer.status), received: c.answer.bytes}
+			if c.answer.close || used < n || err != nil {
+				c.close()
+			}
+			return r
+		case err == nil:
+		case errors.Is(err, io.EOF) && c.answer.end():
+			c.close()
+			return result{outcome: outcome(c.answer.status), received: c.answer.bytes}
+		case errors.Is(err, io.EOF) && !begun:
+			return result{outcome: reset, detail: errEarly.Error()}
+		case errors.Is(err, io.EOF):
+			return result{outcome: reset, detail: errMidAnswer.Error(), received: c.answer.bytes}
+		default:
+			r := failure(err, false)
+			r.received = c.answer.bytes
+			return r
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package loadgen
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// closed lets the stream's users ask, wait for the answer, think, and ask again.
+// Their first requests are spread over one think time. A request is due when its
+// user has finished thinking. With fewer connections than users they share, and a
+// user who finds none free is queued.
+func closed(ctx context.Context, c Config, s *stream, col *collector) {
+	users := c.Spec.users()
+	clients := make([]client, min(users, c.Spec.connections()))
+	for i := range clients {
+		clients[i] = newHTTPClient(ctx, s, c)
+	}
+	var shared chan client
+	if len(clients) < users {
+		shared = make(chan client, len(clients))
+		for _, cl := range clients {
+			shared <- cl
+		}
+	}
+	var cut sync.WaitGroup
+	cut.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer cut.Done()
+		for _, cl := range clients {
+			cl.cut()
+		}
+	})
+	var next atomic.Uint64
+	var all sync.WaitGroup
+	for i := range users {
+		u := &user{
+			config: c, ctx: ctx, stream: s, collector: col, recorder: col.recorder(),
+			shared: shared, next: &next, first: c.From + c.Spec.Think*time.Duration(i)/time.Duration(users),
+		}
+		if shared == nil {
+			u.own = clients[i]
+		}
+		all.Go(u.run)
+	}
+	all.Wait()
+	if stop() {
+		cut.Done()
+	}
+	cut.Wait()
+	for _, cl := range clients {
+		cl.close()
+	}
+	col.passed.Store(int64(c.Until + windowLength))
+}
+
+// user is one virtual user.
+type user struct {
+	config    Config
+	ctx       context.Context
+	stream    *stream
+	collector *collector
+	recorder  *recorder
+	own       client      // nil where connections are shared
+	shared    chan client // the free ones
+	next      *atomic.Uint64
+	first     time.Duration // when its first request is due
+	timer     *time.Timer
+}
+
+// breath is how long a user waits after a request that could not be made at
+// all: without it, users who do not think would spin while a service is down.
+const breath = 10 * time.Millisecond
+
+func (u *user) run() {
+	u.timer = time.NewTimer(0)
+	defer u.timer.Stop()
+	for due := u.first; due < u.config.Until; {
+		if !u.sleep(due) {
+			return
+		}
+		j := job{seq: u.next.Add(1) - 1, due: due}
+		o := u.ask(j)
+		now := time.Since(u.config.Start)
+		due = now + u.config.Spec.Think
+		if o == refused || o == other {
+			due = max(due, now+breath)
+		}
+		// Users are many and their requests near now; a window that is told a
+		// little early is told again.
+		u.collector.passed.Store(int64(now))
+	}
+}
+
+// ask makes one request, once a connection is free.
+func (u *user) ask(j job) outcome {
+	cl, deadline := u.own, j.due+u.stream.timeout(j.seq)
+	n := count{due: 1}
+	if cl == nil {
+		select {
+		case cl = <-u.shared:
+		default:
+			j.queued, n.queued = true, 1
+		}
+	}
+	u.recorder.note(j.due, n)
+	if cl == nil {
+		var ok bool
+		if cl, ok = u.queue(deadline); !ok {
+			f := drop(j, time.Since(u.config.Start))
+			if u.ctx.Err() != nil {
+				f.outcome = canceled
+			}
+			u.recorder.finish(f)
+			return f.outcome
+		}
+	}
+	o := send(u.config, cl, u.recorder, j, time.Since(u.config.Start), deadline)
+	if u.own == nil {
+		u.shared <- cl
+	}
+	return o
+}
+
+// queue waits for a free connection.
+func (u *user) queue(deadline time.Duration) (client, bool) {
+	u.timer.Reset(time.Until(u.config.Start.Add(deadline)))
+	select {
+	case cl := <-u.shared:
+		return cl, true
+	case <-u.timer.C:
+	case <-u.ctx.Done():
+	}
+	return nil, false
+}
+
+// sleep waits for an offset; false when the run has ended instead.
+func (u *user) sleep(until time.Duration) bool {
+	if d := time.Until(u.config.Start.Add(until)); d > 0 {
+		u.timer.Reset(d)
+		select {
+		case <-u.timer.C:
+		case <-u.ctx.Done():
+		}
+	}
+	return u.ctx.Err() == nil
+}

@@ -1,0 +1,259 @@
+package loadgen
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
+)
+
+// maxLag is how much later than due a request may be sent, a connection being
+// free, without counting as late.
+const maxLag = 10 * time.Millisecond
+
+// quantum is how long the scheduler sleeps at least. Requests due meanwhile are
+// sent together, up to that much after they are due (and charged for it): at high
+// rates one wake serves several.
+var quantum = 100 * time.Microsecond
+
+// job is one request that is due.
+type job struct {
+	seq    uint64
+	due    time.Duration
+	queued bool
+}
+
+// open sends the requests of an open stream. One goroutine waits for due times
+// and hands each request to a free worker; a worker is a goroutine with a
+// connection. There are only as many as were needed at once, and at most the
+// stream's connections. A request that finds no free one is queued; workers take
+// from the queue before they become free.
+func open(ctx context.Context, c Config, s *stream, col *collector, wait waiter) {
+	scheduler := col.recorder() // the first: see collect
+	p := &pool{
+		config: c, ctx: ctx, stream: s, collector: col, limit: c.Spec.connections(),
+		queue: newQueue(s), wake: wait.wake,
+	}
+	// Who ends the context also ends the wait and what is in flight.
+	var cut sync.WaitGroup
+	cut.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer cut.Done()
+		p.cut()
+		wait.wake()
+	})
+	defer func() {
+		if stop() {
+			cut.Done()
+		}
+		cut.Wait()
+	}()
+
+	p.schedule(scheduler, wait)
+	p.drain(scheduler, wait)
+	p.workers.Wait()
+}
+
+// schedule offers every request at its due time, and drops those that have
+// queued for too long.
+func (p *pool) schedule(rec *recorder, wait waiter) {
+	profile, _ := p.config.Spec.Arrivals()
+	arrivals := arrival.On(profile)
+	woke := p.config.From - quantum
+	for seq := uint64(0); ; seq++ {
+		due, ok := arrivals.Next()
+		due += p.config.From
+		if !ok || due >= p.config.Until {
+			p.collector.passed.Store(int64(p.config.Until + windowLength))
+			return
+		}
+		p.collector.passed.Store(int64(due))
+		for {
+			if p.ctx.Err() != nil {
+				return
+			}
+			now := time.Since(p.config.Start)
+			next := min(p.dropExpired(rec, now), due)
+			if now >= due {
+				break
+			}
+			wait.until(p.config.Start.Add(max(next, woke+quantum)))
+			woke = time.Since(p.config.Start)
+		}
+		// Noted before it is offered, so that it is not seen to finish before.
+		rec.note(due, count{due: 1})
+		if p.offer(job{seq: seq, due: due}) {
+			rec.note(due, count{queued: 1})
+		}
+	}
+}
+
+// drain waits until the queue is empty, which happens at the latest when the
+// last request in it has queued for too long.
+func (p *pool) drain(rec *recorder, wait waiter) {
+	p.mu.Lock()
+	p.closing = true
+	for _, idle := range [][]*worker{p.warm, p.cold} {
+		for _, w := range idle {
+			close(w.jobs)
+		}
+	}
+	p.warm, p.cold = nil, nil
+	p.mu.Unlock()
+	for p.ctx.Err() == nil {
+		expiry := p.dropExpired(rec, time.Since(p.config.Start))
+		if expiry == never {
+			return
+		}
+		wait.until(p.config.Start.Add(expiry))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for j, ok := p.queue.pop(); ok; j, ok = p.queue.pop() {
+		rec.finish(finished{seq: j.seq, due: j.due, lag: -1, outcome: canceled})
+	}
+}
+
+// pool is the workers of one stream.
+type pool struct {
+	config    Config
+	ctx       context.Context
+	stream    *stream
+	collector *collector
+	limit     int
+	wake      func() // tells the scheduler that the queue is empty, once closing
+	workers   sync.WaitGroup
+
+	mu      sync.Mutex
+	all     []*worker
+	warm    []*worker // free, with an open connection; the last was used last
+	cold    []*worker // free, without
+	queue   queue
+	closing bool
+}
+
+// offer gives j to a free worker, or queues it.
+func (p *pool) offer(j job) (queued bool) {
+	p.mu.Lock()
+	var w *worker
+	switch {
+	case len(p.warm) > 0:
+		w, p.warm = p.warm[len(p.warm)-1], p.warm[:len(p.warm)-1]
+	case len(p.cold) > 0:
+		w, p.cold = p.cold[len(p.cold)-1], p.cold[:len(p.cold)-1]
+	case len(p.all) < p.limit:
+		w = &worker{
+			pool: p, jobs: make(chan job, 1), recorder: p.collector.recorder(),
+			client: newHTTPClient(p.ctx, p.stream, p.config),
+		}
+		p.all = append(p.all, w)
+		p.workers.Go(w.run)
+	default:
+		j.queued = true
+		p.queue.push(j)
+	}
+	p.mu.Unlock()
+	if w != nil {
+		w.jobs <- j // has room: a free worker has nothing to do
+	}
+	return j.queued
+}
+
+// free is called by a worker that has finished; it gets the next job from the
+// queue, or else is free from now on.
+func (p *pool) free(w *worker) (j job, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j, ok := p.queue.pop(); ok {
+		if p.closing && p.queue.size == 0 {
+			p.wake()
+		}
+		return j, true
+	}
+	switch {
+	case p.closing:
+		close(w.jobs)
+	case w.client.warm():
+		p.warm = append(p.warm, w)
+	default:
+		p.cold = append(p.cold, w)
+	}
+	return job{}, false
+}
+
+// dropExpired fails what has queued for its whole timeout, and returns when
+// that will next be so.
+func (p *pool) dropExpired(rec *recorder, now time.Duration) (next time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		j, ok := p.queue.popExpired(now)
+		if !ok {
+			return p.queue.expiry()
+		}
+		rec.finish(drop(j, now))
+	}
+}
+
+func drop(j job, now time.Duration) finished {
+	return finished{seq: j.seq, due: j.due, latency: now - j.due, lag: -1, outcome: dropped, detail: "no connection became free in time"}
+}
+
+func (p *pool) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.all {
+		w.client.cut()
+	}
+}
+
+// worker is a goroutine with a connection.
+type worker struct {
+	pool     *pool
+	jobs     chan job // closed when there will be none
+	recorder *recorder
+	client   client
+}
+
+func (w *worker) run() {
+	defer w.client.close()
+	for j := range w.jobs {
+		for more := true; more; j, more = w.pool.free(w) {
+			w.handle(j)
+		}
+	}
+}
+
+func (w *worker) handle(j job) {
+	p := w.pool
+	now := time.Since(p.config.Start)
+	deadline := j.due + p.stream.timeout(j.seq)
+	switch {
+	case p.ctx.Err() != nil:
+		w.recorder.finish(finished{seq: j.seq, due: j.due, lag: -1, outcome: canceled})
+		return
+	case j.queued && now >= deadline:
+		w.recorder.finish(drop(j, now))
+		return
+	}
+	send(p.config, w.client, w.recorder, j, now, deadline)
+}
+
+// send carries out one request and notes what comes of it.
+func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) outcome {
+	n, lag := count{sent: 1}, time.Duration(-1)
+	if !j.queued {
+		lag = now - j.due
+		if lag > maxLag {
+			n.late = 1
+		}
+	}
+	rec.note(j.due, n)
+	r := cl.do(j.seq, c.Start.Add(deadline))
+	rec.finish(finished{
+		seq: j.seq, due: j.due, latency: r.done.Sub(c.Start) - j.due, lag: lag,
+		outcome: r.outcome, sent: r.sent, received: r.received, detail: r.detail,
+	})
+	return r.outcome
+}

@@ -1,0 +1,73 @@
+package loadgen
+
+import (
+	"sync"
+	"time"
+)
+
+// windowLength is the span of due times that one Window covers.
+const windowLength = 100 * time.Millisecond
+
+// recorder is where one goroutine notes what it does; the collector empties all
+// recorders ten times a second. Its lock is as good as never contended, and
+// nothing is shared between the goroutines that send.
+type recorder struct {
+	mu       sync.Mutex
+	counts   []count
+	finished []finished
+}
+
+// count adds to the window it names.
+type count struct {
+	window                  int64
+	due, sent, queued, late int
+}
+
+// finished is a request whose fate is known.
+type finished struct {
+	seq      uint64
+	due      time.Duration // since the run's start
+	latency  time.Duration
+	lag      time.Duration // sent − due; −1 if it was queued or never sent
+	outcome  outcome
+	sent     int
+	received int
+	detail   string
+}
+
+func windowOf(due time.Duration) int64 { return int64(due / windowLength) }
+
+// note adds to the counts of the window in which due lies.
+func (r *recorder) note(due time.Duration, c count) {
+	c.window = windowOf(due)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// Requests come nearly in order of due time: the last entry usually fits.
+	if n := len(r.counts); n > 0 && r.counts[n-1].window == c.window {
+		r.counts[n-1].add(c)
+		return
+	}
+	r.counts = append(r.counts, c)
+}
+
+func (c *count) add(o count) {
+	c.due += o.due
+	c.sent += o.sent
+	c.queued += o.queued
+	c.late += o.late
+}
+
+func (r *recorder) finish(f finished) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.finished = append(r.finished, f)
+}
+
+// take empties the recorder into the given slices, whose memory it goes on with.
+func (r *recorder) take(counts []count, fates []finished) ([]count, []finished) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, f := r.counts, r.finished
+	r.counts, r.finished = counts[:0], fates[:0]
+	return c, f
+}

@@ -1,0 +1,161 @@
+package loadgen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"github.com/chaosctl/chaosctl/loadgen/hdr"
+)
+
+// Config is one stream to run.
+type Config struct {
+	Spec  Spec
+	Seed  uint64
+	Start time.Time // offset zero of the run's clock; the zero time is now
+
+	// From and Until are the offsets between which requests are due: [From, Until).
+	From, Until time.Duration
+
+	// Resolve is the host:port of the target, empty while it has none. It is asked
+	// for every new connection, from many goroutines: a restarted service may have
+	// moved. Connections to where it was end when it ends them.
+	Resolve func() string
+
+	// The hooks are called from one goroutine and must not block long; each may be nil.
+	OnWindow func(Window)
+	OnSample func(Sample)
+	OnResult func(Result) // every finished request; costs a microsecond or so each
+
+	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
+	// for due times also goes by Go's timers, so that a synctest bubble can hold
+	// the run.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Run sends what is due between From and Until, and returns when the fate of
+// each request is known: at most the timeout after Until. A cancelled ctx stops
+// arrivals and cuts requests in flight, which then count as canceled; Run returns
+// the cause. Any other error means that nothing was sent.
+func Run(ctx context.Context, c Config) error {
+	if c.Resolve == nil {
+		return fmt.Errorf("load %q: nobody says where %q is: Resolve is not set", c.Spec.Name, c.Spec.To)
+	}
+	var problems []error
+	c.Spec.Check(func(path, format string, args ...any) {
+		at := fmt.Sprintf("load %q", c.Spec.Name)
+		if path != "" {
+			at += ", " + path
+		}
+		problems = append(problems, errors.New(at+": "+fmt.Sprintf(format, args...)))
+	})
+	if len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	if c.Start.IsZero() {
+		c.Start = time.Now()
+	}
+	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
+	col := newCollector(c, s)
+	send := func() { closed(ctx, c, s, col) }
+	if c.Spec.Model() == "open" {
+		wait, err := waiterFor(c)
+		if err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+		defer wait.close()
+		send = func() { open(ctx, c, s, col, wait) }
+	}
+
+	sent := make(chan struct{})
+	var collecting sync.WaitGroup
+	collecting.Go(func() { col.run(sent) })
+	send()
+	close(sent)
+	collecting.Wait()
+	return context.Cause(ctx)
+}
+
+func waiterFor(c Config) (waiter, error) {
+	if c.Dial != nil {
+		return newTimerWaiter(), nil
+	}
+	return newWaiter()
+}
+
+// Window is an increment of what is known about the requests that were due in
+// the 100 ms that begin at Due: what became known since the last one with the
+// same Due. Windows add up, in any order. One is told when all its requests are
+// resolved, before that at least every second while something changes.
+//
+// Sent counts attempts, also those that got no connection. OK + Failed +
+// Outcomes["canceled"] are those whose fate is known. The histograms are never
+// nil and belong to the receiver.
+type Window struct {
+	Load string
+	Due  time.Duration // since the run's start
+
+	DueCount int // became due
+	Sent     int
+	OK       int
+	Failed   int
+	Queued   int
+	Dropped  int // of Failed
+	Late     int
+
+	OKLatency     *hdr.Histogram // done − due
+	FailedLatency *hdr.Histogram // the same, of the failed; of the dropped, how long they queued
+	Lag           *hdr.Histogram // sent − due of those that were not queued: the generator's own error
+
+	Outcomes map[string]int // by status code ("200") or error class
+}
+
+// Sample is one slow or failed request: at most 5 of each per second.
+type Sample struct {
+	Load    string
+	Seq     uint64        // number in its stream, from 0
+	Due     time.Duration // since the run's start
+	Latency time.Duration // done − due
+	Outcome string        // status code or error class
+	Request string        // "POST /checkout"
+	Detail  string        // of an error
+	TraceID string
+}
+
+// Result is one finished request.
+type Result struct {
+	Load     string
+	Seq      uint64
+	Due      time.Time
+	Latency  time.Duration // done − due
+	Status   int           // 0 without a complete answer
+	OK       bool
+	Outcome  string
+	Sent     int // bytes of the request, head included
+	Received int // bytes of the answer's body
+	Method   string
+	URL      string // with the service's name for its host
+	Detail   string
+}
+
+// Vegeta is the result in vegeta's terms, for its encoders: what `vegeta report`
+// and `vegeta plot` read. Its time stamp is when the request was due, so that its
+// latency is what it is here. As with vegeta, an unwanted status is an error too.
+func (r Result) Vegeta() vegeta.Result {
+	v := vegeta.Result{
+		Attack: r.Load, Seq: r.Seq, Code: uint16(r.Status), Timestamp: r.Due, Latency: r.Latency,
+		BytesOut: uint64(r.Sent), BytesIn: uint64(r.Received), Method: r.Method, URL: r.URL,
+	}
+	if !r.OK {
+		v.Error = r.Outcome
+		if r.Detail != "" {
+			v.Error += ": " + r.Detail
+		}
+	}
+	return v
+}

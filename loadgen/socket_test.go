@@ -1,0 +1,290 @@
+package loadgen
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// peer is a server on a real socket that treats connections as it is told.
+type peer struct {
+	listener net.Listener
+	dialed   atomic.Int64
+	mu       sync.Mutex
+	conns    []net.Conn
+	all      sync.WaitGroup
+}
+
+// startPeer calls serve for every request, which is read already, on its
+// connection, numbered from 0 there; false closes it.
+func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) bool) *peer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{listener: l}
+	p.all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.dialed.Add(1)
+			p.mu.Lock()
+			p.conns = append(p.conns, c)
+			p.mu.Unlock()
+			p.all.Go(func() {
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for n := 0; ; n++ {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					if _, err := io.Copy(io.Discard, r.Body); err != nil || !serve(c.(*net.TCPConn), r, n) {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(p.stop)
+	return p
+}
+
+func (p *peer) stop() {
+	p.listener.Close()
+	p.mu.Lock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.all.Wait()
+}
+
+func (p *peer) address() string { return p.listener.Addr().String() }
+
+// say writes; whether it arrives shows at the other end.
+func say(c net.Conn, s string) bool {
+	_, err := io.WriteString(c, s)
+	return err == nil
+}
+
+// hang does nothing until the other side has given up.
+func hang(c net.Conn) bool {
+	_, _ = io.Copy(io.Discard, c)
+	return false
+}
+
+const fine = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+// Each thing that can go wrong on the wire has its class, and none hangs.
+func TestOnTheWire(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		method string
+		serve  func(c *net.TCPConn, r *http.Request, n int) bool
+		want   string // outcome of all
+		detail string // in the samples of failures
+		conns  int64  // dialed for 6 requests one after another; 0: any
+	}{
+		{name: "answers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }, want: "200", conns: 1},
+		{name: "answers in pieces", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			for _, b := range []byte(fine) {
+				if !say(c, string(b)) {
+					return false
+				}
+			}
+			return true
+		}, want: "200", conns: 1},
+		{name: "continue first", method: "POST", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 100 Continue\r\n\r\n") && say(c, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+		}, want: "201", conns: 1},
+		{name: "early hints first", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+fine)
+		}, want: "200", conns: 1},
+		{name: "chunked with trailers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n3\r\nabc\r\n") && say(c, "0\r\nT: 1\r\n\r\n")
+		}, want: "200", conns: 1},
+		{name: "head", method: "HEAD", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+		}, want: "200", conns: 1},
+		{name: "ends with the connection", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			say(c, "HTTP/1.1 200 OK\r\n\r\nuntil here")
+			return false
+		}, want: "200", conns: 6},
+		{name: "says close", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		}, want: "200", conns: 6},
+		{name: "closes idle connections", serve: func(c *net.TCPConn, _ *http.Request, n int) bool {
+			return say(c, fine) && n < 1
+		}, want: "200", conns: 3},
+		{name: "says more than it was asked", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", conns: 6},
+		{name: "busy", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+		}, want: "503", conns: 1},
+
+		{name: "resets", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return c.SetLinger(0) != nil }, want: "reset", detail: "reset by peer", conns: 6},
+		{name: "closes instead of answering", serve: func(*net.TCPConn, *http.Request, int) bool { return false }, want: "reset", detail: "before the answer began", conns: 6},
+		{name: "closes in the header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "HTTP/1.1 200 OK\r\nConte") && false }, want: "reset", detail: "middle of the answer"},
+		{name: "closes in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf") && false
+		}, want: "reset", detail: "middle of the answer"},
+		{name: "closes in a chunk", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhalf") && false
+		}, want: "reset", detail: "middle of the answer"},
+		{name: "says nothing", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) }, want: "timeout", detail: "timeout"},
+		{name: "stalls in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
+			return hang(c)
+		}, want: "timeout", detail: "timeout"},
+		{name: "says interim answers only", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			say(c, "HTTP/1.1 100 Continue\r\n\r\n")
+			return hang(c)
+		}, want: "timeout", detail: "timeout"},
+		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with"},
+		{name: "answers with two lengths", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
+		}, want: "protocol", detail: "as 1 and as 2"},
+		{name: "switches protocols", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+		}, want: "protocol", detail: "101"},
+		{name: "never ends its header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			for say(c, "X: "+strings.Repeat("y", 1000)+"\r\n") {
+			}
+			return false
+		}, want: "protocol"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := startPeer(t, c.serve)
+			if c.method == "" {
+				c.method = "GET"
+			}
+			s := newSums()
+			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Rate: perSecond(20), Timeout: ptr(400 * time.Millisecond)}
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Seed: 1, Start: time.Now(), Until: 300 * time.Millisecond, Resolve: p.address})); err != nil {
+				t.Fatal(err)
+			}
+			s.balance(t)
+			if s.Outcomes[c.want] != 6 || s.DueCount != 6 {
+				t.Errorf("outcomes %v, want 6 × %s; samples %+v", s.Outcomes, c.want, s.samples)
+			}
+			for _, x := range s.samples {
+				if !strings.Contains(x.Detail, c.detail) {
+					t.Errorf("detail %q, want one with %q", x.Detail, c.detail)
+				}
+			}
+			if n := p.dialed.Load(); c.conns != 0 && n != c.conns {
+				t.Errorf("%d connections, want %d", n, c.conns)
+			}
+			if took := time.Since(s.start); took > 2*time.Second {
+				t.Errorf("the run took %v", took)
+			}
+		})
+	}
+}
+
+func TestConnectionsThatCannotBeMade(t *testing.T) {
+	p := startPeer(t, nil)
+	gone := p.address()
+	p.stop()
+	for address, want := range map[string]string{gone: "refused", "": "refused", "127.0.0.1:99999": "other"} {
+		s := newSums()
+		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50)}
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
+			t.Fatal(err)
+		}
+		s.balance(t)
+		if s.Outcomes[want] != 5 || len(s.samples) == 0 || s.samples[0].Detail == "" {
+			t.Errorf("%q: outcomes %v, want 5 × %s with a detail", address, s.Outcomes, want)
+		}
+	}
+}
+
+// A restarted service is found where it is now.
+func TestServiceMoves(t *testing.T) {
+	answer := func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }
+	old, moved := startPeer(t, answer), startPeer(t, answer)
+	var address atomic.Value
+	address.Store(old.address())
+	c := Config{
+		Spec: Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(2), Think: time.Millisecond},
+		Seed: 1, Start: time.Now(), Until: time.Minute, Resolve: func() string { return address.Load().(string) },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := newSums()
+	c = s.listen(c)
+	add := c.OnWindow
+	c.OnWindow = func(w Window) {
+		add(w)
+		switch {
+		case s.OK > 20 && address.Load() == old.address():
+			address.Store(moved.address())
+			old.stop()
+		case moved.dialed.Load() == 2:
+			cancel()
+		}
+	}
+	if err := Run(ctx, c); err != context.Canceled {
+		t.Fatal(err)
+	}
+	s.balance(t)
+	if old.dialed.Load() != 2 || moved.dialed.Load() != 2 || s.Failed > 2 {
+		t.Errorf("%d connections to the old address, %d to the new, outcomes %v; want 2, 2, and at most the two in flight lost", old.dialed.Load(), moved.dialed.Load(), s.Outcomes)
+	}
+}
+
+func TestCancelOnRealSockets(t *testing.T) {
+	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := newSums()
+	c := s.listen(Config{
+		Spec:  Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(100), Connections: ptr(3)},
+		Start: time.Now(), Until: time.Hour, Resolve: p.address,
+	})
+	add := c.OnWindow
+	c.OnWindow = func(w Window) {
+		add(w)
+		cancel()
+	}
+	if err := Run(ctx, c); err != context.Canceled {
+		t.Fatal(err)
+	}
+	s.balance(t)
+	if s.Outcomes["canceled"] != s.DueCount || s.DueCount < 3 {
+		t.Errorf("%d due, outcomes %v; want all canceled", s.DueCount, s.Outcomes)
+	}
+}
+
+func TestWaiterCanBeWoken(t *testing.T) {
+	precise, err := newWaiter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []waiter{newTimerWaiter(), precise} {
+		w.until(time.Now().Add(-time.Second)) // is past: no wait
+		w.wake()
+		w.until(time.Now().Add(time.Hour)) // was woken before
+		var woken sync.WaitGroup
+		woken.Go(w.wake)
+		w.until(time.Now().Add(time.Hour)) // is woken at any moment
+		woken.Wait()
+		at := time.Now().Add(20 * time.Millisecond)
+		for time.Now().Before(at) { // an earlier wake may end the first wait
+			w.until(at)
+		}
+		w.close()
+		w.wake() // does nothing any more
+	}
+}

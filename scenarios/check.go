@@ -1,0 +1,501 @@
+package scenarios
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/scenarios/expect"
+	"github.com/chaosctl/chaosctl/scenarios/strict"
+	"github.com/chaosctl/chaosctl/targets/pattern"
+	"github.com/chaosctl/chaosctl/targets/topology"
+)
+
+// check reports everything that decoding cannot see: first what each part says
+// of itself, then what the parts say of one another. No check stops another.
+func check(doc *strict.Document, f *file) {
+	c := checker{doc: doc, file: f, breakers: map[string]string{}, told: map[string]bool{}}
+	c.names()
+	c.phases()
+	c.topology()
+	c.edges("target.patterns", f.Target.Patterns)
+	f.Target.Check(c.under("target"))
+	for _, l := range f.Load {
+		at := "load." + l.Name
+		l.Check(c.under(at))
+		c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To)
+	}
+	if doc.Has("load") && len(f.Load) == 0 {
+		doc.Report("load", "", "a scenario needs at least one load stream: without requests there is nothing to judge")
+	}
+	for _, s := range f.Faults {
+		s.Check(c.under("faults." + s.Name))
+		c.fault(s)
+	}
+	for _, h := range f.Hypothesis {
+		c.expectation(h)
+	}
+	for _, b := range f.Breakers {
+		c.breaker(b)
+	}
+	c.invariants()
+	c.abort()
+	c.control()
+	if t := f.Timescale; t != nil && !(*t > 0 && *t <= 1000) {
+		doc.Report("timescale", "", "timescale is a factor above 0, at most 1000; got %v", *t)
+	}
+}
+
+type checker struct {
+	doc    *strict.Document
+	file   *file
+	system topology.Topology
+	known  bool // system is what the target describes; otherwise nothing can be said about names in it
+
+	breakers map[string]string // edges met under breakers, by their name, as they were spelt
+	told     map[string]bool   // paths of which something was said here, so that a part's own Check need not
+}
+
+// under makes a part's own Check report below a path.
+func (c *checker) under(prefix string) func(path, format string, args ...any) {
+	return func(path, format string, args ...any) {
+		switch {
+		case path == "":
+			path = prefix
+		case path[0] == '[':
+			path = prefix + path
+		default:
+			path = prefix + "." + path
+		}
+		if !c.told[path] {
+			c.doc.Report(path, "", format, args...)
+		}
+	}
+}
+
+// namePattern keeps names fit for folders, for metrics and for "STREAM PHASE METRIC".
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+func (c *checker) names() {
+	legal := func(path, what, name string) {
+		if !namePattern.MatchString(name) {
+			c.doc.Report(path, "", "%q cannot name %s: use letters, digits, - _ and dots, at most 64, a letter or digit first", name, what)
+		}
+	}
+	if c.doc.Has("scenario") {
+		legal("scenario", "a scenario", c.file.Scenario)
+	}
+	for _, l := range c.file.Load {
+		legal("load."+l.Name, "a load stream", l.Name)
+	}
+	for _, s := range c.file.Faults {
+		legal("faults."+s.Name, "a fault", s.Name)
+	}
+	for i, row := range c.file.Rows {
+		if row < 1 {
+			c.doc.Report(fmt.Sprintf("rows[%d]", i), "", "rows are numbered from 1; got %d", row)
+		}
+	}
+}
+
+// longestRun keeps a slip of the unit (12h for 12s) from running overnight.
+const longestRun = 24 * time.Hour
+
+func (c *checker) phases() {
+	p := c.file.Phases
+	if !c.doc.Has("phases") {
+		return
+	}
+	total := time.Duration(0)
+	for _, d := range []time.Duration{p.Warmup, p.Before, p.During, p.After} {
+		total += min(d, 2*longestRun)
+	}
+	switch {
+	case p.Before == 0 && p.During == 0 && p.After == 0:
+		c.doc.Report("phases", "write phases: { before: 10s, during: 20s, after: 15s }",
+			"at least one of before, during and after must take time: nothing else is judged")
+	case total > longestRun:
+		c.doc.Report("phases", "", "the phases take %s together; at most %s", total, longestRun)
+	}
+}
+
+// topology finds out what the names of services and edges mean. A mistake in the
+// patterns must not keep the names from being known, so they are left out here; a
+// mistake in the rest of the target is told by the target's own Check.
+func (c *checker) topology() {
+	bare := c.file.Target
+	bare.Patterns, bare.Runtime = nil, ""
+	t, err := bare.Resolve()
+	c.system, c.known = t, err == nil
+}
+
+// of says where names are looked up: `in system "shop"`.
+func (c *checker) of() string {
+	if c.system.System != "" {
+		return fmt.Sprintf("in system %q", c.system.System)
+	}
+	return "in target.services"
+}
+
+// service checks that a name is a service.
+func (c *checker) service(path, who, name string) bool {
+	if !c.known || name == "" {
+		return false
+	}
+	if _, ok := c.system.Service(name); ok {
+		return true
+	}
+	c.doc.Report(path, didYouMean(name, c.system.Names()), "%s: no service %q %s (services: %s)",
+		who, name, c.of(), list(c.system.Names()))
+	return false
+}
+
+// edge checks that "caller -> callee" is an edge.
+func (c *checker) edge(path, who, name string) (topology.Edge, bool) {
+	caller, callee, err := topology.ParseEdge(name)
+	if err != nil {
+		c.told[path] = true
+		c.doc.Report(path, "", "%s: %v", who, err)
+		return topology.Edge{}, false
+	}
+	if !c.known {
+		return topology.Edge{}, false
+	}
+	if e, ok := c.system.Edge(caller, callee); ok {
+		return e, true
+	}
+	calls := c.system.CallsOf(caller)
+	slices.Sort(calls)
+	_, callerExists := c.system.Service(caller)
+	allowed, hint := "", ""
+	switch {
+	case !callerExists:
+		allowed = "services: " + list(c.system.Names())
+	case len(calls) == 0:
+		allowed = caller + " calls nobody"
+	default:
+		allowed = caller + " calls: " + list(calls)
+	}
+	if e, ok := c.system.Edge(callee, caller); ok {
+		hint = fmt.Sprintf("did you mean %q? An edge is written from the caller to the callee", e.Name())
+	} else {
+		callers := []string{caller}
+		if near, ok := strict.Nearest(caller, c.system.Names()); ok && !callerExists {
+			callers = []string{near}
+		}
+		callees := c.system.CallsOf(callers[0])
+		if near, ok := strict.Nearest(callee, callees); ok {
+			hint = fmt.Sprintf("did you mean %q?", callers[0]+" -> "+near)
+		} else if slices.Contains(callees, callee) {
+			hint = fmt.Sprintf("did you mean %q?", callers[0]+" -> "+callee)
+		}
+	}
+	c.told[path] = true
+	c.doc.Report(path, hint, "%s: no edge %q %s (%s)", who, caller+" -> "+callee, c.of(), allowed)
+	return topology.Edge{}, false
+}
+
+// edges checks the keys of patterns; what stands under them is for their own Check.
+func (c *checker) edges(path string, patterns map[string]pattern.Spec) {
+	if c.known && c.system.System == "" {
+		return // no patterns at all for services of one's own: said elsewhere
+	}
+	spelling := map[string]string{}
+	for _, edge := range sorted(patterns) {
+		at := path + "." + edge
+		if _, ok := c.edge(at, "patterns", edge); ok {
+			c.once(spelling, at, edge)
+		}
+	}
+}
+
+// once refuses an edge that stands under two spellings, "a->b" and "a -> b".
+func (c *checker) once(seen map[string]string, path, edge string) {
+	name, ok := edgeName(edge)
+	if !ok {
+		return
+	}
+	if first, twice := seen[name]; twice {
+		c.told[path] = true
+		c.doc.Report(path, "keep one of them", "the edge %q stands here twice, as %q and as %q", name, first, edge)
+	}
+	seen[name] = edge
+}
+
+func (c *checker) fault(s faults.Spec) {
+	at, who := "faults."+s.Name, fmt.Sprintf("fault %q", s.Name)
+	switch {
+	case s.Partition != nil:
+		c.partition(at+".partition", who, *s.Partition)
+	case s.Target == "":
+		// The fault's own Check says that a target is missing.
+	case s.Kill != nil || s.Pause != nil || s.Restart != nil:
+		if strings.Contains(s.Target, "->") {
+			break // said by the fault's own Check
+		}
+		if c.service(at+".target", who, s.Target) {
+			if service, _ := c.system.Service(s.Target); !service.Managed() {
+				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
+					"%s: %q is only an address: what chaosctl did not start, it does not kill, pause or restart", who, s.Target)
+			}
+		}
+	case strings.Contains(s.Target, "->"):
+		e, ok := c.edge(at+".target", who, s.Target)
+		if ok && s.Error != nil && e.Protocol != topology.HTTP {
+			c.doc.Report(at+".error", "reset, refuse or blackhole work on any edge",
+				"%s: error answers HTTP requests, and the edge %q carries %s", who, e.Name(), e.Protocol)
+		}
+	}
+
+	during := c.file.Phases.During
+	if c.doc.Has("phases") && during == 0 {
+		c.doc.Report(at, "add during to phases", "%s: the scenario has no phase \"during\" for it to happen in", who)
+		return
+	}
+	length, fixed := s.Length()
+	switch {
+	case s.At >= during && during > 0:
+		c.doc.Report(at+".at", "at counts from the start of during", "%s: it begins at %s, and \"during\" takes only %s", who, s.At, during)
+	case s.For != nil && *s.For > during-s.At: // the sum of two durations could overflow
+		c.doc.Report(at+".for", "", "%s: from %s on for %s is longer than \"during\", which takes %s", who, s.At, *s.For, during)
+	case s.For == nil && fixed && length > during-s.At:
+		c.doc.Report(at, "begin earlier, or make during longer",
+			"%s: from %s on it has its effect for %s, longer than \"during\", which takes %s", who, s.At, length, during)
+	}
+}
+
+func (c *checker) partition(path, who string, p faults.Partition) {
+	sound := c.known && len(p.From) > 0 && len(p.To) > 0
+	for _, side := range []struct {
+		key   string
+		names []string
+	}{{"from", p.From}, {"to", p.To}} {
+		for i, name := range side.names {
+			sound = c.service(fmt.Sprintf("%s.%s[%d]", path, side.key, i), who, name) && sound
+		}
+	}
+	if sound && !slices.ContainsFunc(c.system.Edges, func(e topology.Edge) bool { return p.Covers(e.Caller, e.Callee) }) {
+		c.doc.Report(path, "chaosctl plan shows the edges", "%s: no edge leads from one side to the other, so there is nothing to cut", who)
+	}
+}
+
+func (c *checker) expectation(h expectation) {
+	at := "hypothesis." + h.Name
+	c.stream(at, "hypothesis", h.Name)
+	p := c.file.Phases
+	for _, part := range []struct {
+		phase   string
+		clauses []expect.Clause
+		length  time.Duration
+	}{{"before", h.Before, p.Before}, {"during", h.During, p.During}, {"after", h.After, p.After}} {
+		path := at + "." + part.phase
+		if len(part.clauses) > 0 && part.length == 0 && c.doc.Has("phases") {
+			c.doc.Report(path, fmt.Sprintf("add %s to phases", part.phase), "the scenario has no phase %q to judge", part.phase)
+		}
+		seen := map[string]bool{}
+		for i, clause := range part.clauses {
+			c.objective(fmt.Sprintf("%s[%d]", path, i), clause)
+			if name := clause.Name(); seen[name] {
+				c.doc.Report(fmt.Sprintf("%s[%d]", path, i), "keep the stricter one", "%q stands in %q twice", name, part.phase)
+			} else {
+				seen[name] = true
+			}
+		}
+	}
+	switch {
+	case h.Settle > 0 && len(h.During) == 0:
+		c.doc.Report(at+".settle", "", "settle leaves out the start of during, and during has no clauses")
+	case p.During > 0 && h.Settle >= p.During:
+		c.doc.Report(at+".settle", "", "settle (%s) leaves nothing of during (%s) to judge", h.Settle, p.During)
+	}
+	switch {
+	case h.Recovery > 0 && len(h.After) == 0:
+		c.doc.Report(at+".recovery", "", "recovery leaves out the start of after, and after has no clauses")
+	case p.After > 0 && h.Recovery >= p.After:
+		c.doc.Report(at+".recovery", "", "recovery (%s) leaves nothing of after (%s) to judge", h.Recovery, p.After)
+	}
+}
+
+// objective checks that a clause of a hypothesis can be judged: a share that is
+// to be high, a latency that is to be low.
+func (c *checker) objective(path string, clause expect.Clause) {
+	up := strings.HasPrefix(clause.Op, ">")
+	switch {
+	case clause.Metric == "":
+		// It could not be read, and that was said.
+	case clause.For != 0:
+		c.doc.Report(path, "for belongs to abort conditions", `"for" says nothing here: a clause is judged over its whole phase`)
+	case clause.Metric == expect.Upstream:
+		c.doc.Report(path, "", `"upstream" is measured on an edge: it belongs into breakers, under open`)
+	case clause.Metric == expect.OK && !up:
+		c.doc.Report(path, "write ok >= 99%", `a steady state asks for enough good answers: ok takes > or >=, not %s`, clause.Op)
+	case clause.Metric == expect.OK && clause.Ratio == 0:
+		c.doc.Report(path, "", "ok %s 0%% always holds", clause.Op)
+	case clause.Metric == expect.OK && clause.Op == ">" && clause.Ratio == 1:
+		c.doc.Report(path, "write ok >= 100%", "ok > 100%% never holds")
+	case clause.Metric == expect.Percentile && up:
+		c.doc.Report(path, fmt.Sprintf("write %s < %s", clause.Name(), clause.Limit), `a steady state asks for fast answers: %s takes < or <=, not %s`, clause.Name(), clause.Op)
+	}
+}
+
+// stream checks that a name is a load stream.
+func (c *checker) stream(path, who, name string) bool {
+	var names []string
+	for _, l := range c.file.Load {
+		names = append(names, l.Name)
+	}
+	if slices.Contains(names, name) || !c.doc.Has("load") {
+		return true
+	}
+	c.doc.Report(path, didYouMean(name, names), "%s: no load stream %q (streams: %s)", who, name, list(names))
+	return false
+}
+
+func (c *checker) breaker(b breakerExpectation) {
+	at := "breakers." + b.Name
+	c.edge(at, "breakers", b.Name)
+	if b.Opens == nil && b.Closes == nil && b.Flaps == nil && len(b.Open) == 0 {
+		c.doc.Report(at, "write { opens: 5s, closes: 15s }", "nothing is claimed of this breaker")
+	}
+	if b.Opens != nil && *b.Opens == 0 {
+		c.doc.Report(at+".opens", "", "opens is the time it may take, so it is above 0s")
+	}
+	if b.Closes != nil && *b.Closes == 0 {
+		c.doc.Report(at+".closes", "", "closes is the time it may take, so it is above 0s")
+	}
+	if (b.Opens != nil || b.Closes != nil) && len(c.file.Faults) == 0 {
+		c.doc.Report(at, "", "opens and closes count from the beginning and the end of a fault, and the scenario has none")
+	}
+	if b.Flaps != nil && *b.Flaps < 0 {
+		c.doc.Report(at+".flaps", "", "flaps counts from 0; got %d", *b.Flaps)
+	}
+	for i, clause := range b.Open {
+		path := fmt.Sprintf("%s.open[%d]", at, i)
+		switch {
+		case clause.Metric == "":
+		case clause.For != 0:
+			c.doc.Report(path, "for belongs to abort conditions", `"for" says nothing here: it is judged for as long as the breaker is open`)
+		case clause.Metric == expect.OK:
+			c.doc.Report(path, "", "while a breaker is open, pNN of the caller's answers and upstream can be judged, not ok")
+		case strings.HasPrefix(clause.Op, ">"):
+			c.doc.Report(path, "", "an open breaker answers fast and spares the callee: %s takes < or <=, not %s", clause.Name(), clause.Op)
+		}
+	}
+	c.once(c.breakers, at, b.Name)
+}
+
+func (c *checker) invariants() {
+	if !c.known {
+		return
+	}
+	offered := c.file.Target.Invariants()
+	seen := map[string]bool{}
+	for i, name := range c.file.Invariants {
+		path := fmt.Sprintf("invariants[%d]", i)
+		switch {
+		case c.system.System == "":
+			c.doc.Report(path, "", "invariants are read from a reference system's own state; services of your own offer none")
+		case !slices.Contains(offered, name):
+			c.doc.Report(path, didYouMean(name, offered), "no invariant %q %s (invariants: %s)", name, c.of(), list(offered))
+		case seen[name]:
+			c.doc.Report(path, "", "%q stands here twice", name)
+		}
+		seen[name] = true
+	}
+}
+
+func (c *checker) abort() {
+	if c.file.Abort == nil {
+		return
+	}
+	for i, clause := range *c.file.Abort {
+		path := fmt.Sprintf("abort[%d]", i)
+		up := strings.HasPrefix(clause.Op, ">")
+		switch {
+		case clause.Metric == "":
+		case clause.Metric == expect.Upstream:
+			c.doc.Report(path, "", "abort conditions look at ok and pNN of the load streams, not at upstream")
+		case clause.For == 0:
+			c.doc.Report(path, fmt.Sprintf("write %s for 30s", clause), "an abort condition says for how long it must hold")
+		case clause.Metric == expect.OK && up, clause.Metric == expect.Percentile && !up:
+			c.doc.Report(path, "write ok < 10% for 30s, or p95 > 5s for 30s", "an abort condition says when things are bad: %q would end a healthy run", clause)
+		}
+	}
+}
+
+func (c *checker) control() {
+	k := c.file.Control
+	if k == nil {
+		return
+	}
+	if len(k.Patterns) > 0 && c.known && c.system.System == "" {
+		c.doc.Report("control.patterns", "", "patterns are settings of a reference system; services of your own bring theirs")
+	}
+	c.edges("control.patterns", k.Patterns)
+	for _, edge := range sorted(k.Patterns) {
+		k.Patterns[edge].Check(c.under("control.patterns." + edge))
+	}
+	if c.doc.Has("control.patterns") && len(k.Patterns) == 0 {
+		c.doc.Report("control.patterns", "write { orders -> payments: off }", "the control changes nothing, so it cannot fail where the scenario passes")
+	}
+	if c.doc.Has("control.must_fail") && len(k.MustFail) == 0 {
+		c.doc.Report("control.must_fail", "write [shoppers during p95]", "the control must fail on at least one clause")
+	}
+	var claims []string
+	for _, h := range c.file.Hypothesis {
+		for _, part := range []struct {
+			phase   string
+			clauses []expect.Clause
+		}{{"before", h.Before}, {"during", h.During}, {"after", h.After}} {
+			for _, clause := range part.clauses {
+				if clause.Metric != "" {
+					claims = append(claims, h.Name+" "+part.phase+" "+clause.Name())
+				}
+			}
+		}
+	}
+	for i, text := range k.MustFail {
+		claim := strings.Join(strings.Fields(text), " ")
+		path := fmt.Sprintf("control.must_fail[%d]", i)
+		switch {
+		case slices.Contains(claims, claim):
+		case len(claims) == 0:
+			c.doc.Report(path, "", "%q: the hypothesis has no clauses that could fail", claim)
+		default:
+			c.doc.Report(path, didYouMean(claim, claims), "no clause %q in the hypothesis (clauses: %s)", claim, list(claims))
+		}
+	}
+}
+
+func didYouMean(name string, candidates []string) string {
+	if near, ok := strict.Nearest(name, candidates); ok {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return ""
+}
+
+// list writes names for a message; a long list is cut.
+func list(names []string) string {
+	const most = 12
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) > most:
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(", and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// edgeName spells an edge as every record does.
+func edgeName(s string) (string, bool) {
+	caller, callee, err := topology.ParseEdge(s)
+	return topology.Edge{Caller: caller, Callee: callee}.Name(), err == nil
+}
+
+func sorted[T any](m map[string]T) []string {
+	return slices.Sorted(maps.Keys(m))
+}

@@ -1,0 +1,51 @@
+package scenarios
+
+// later are the keys that belong to the language and not to this version:
+// whoever writes one is told so, instead of "unknown key". A "*" stands for any
+// one step of the path; what they will mean stands in the design.
+var later = []struct {
+	path []string
+	why  string // empty: nothing better to say than that it is not there
+}{
+	{[]string{"target", "compose"}, "start the services by command, or give their address"},
+	{[]string{"target", "kubernetes"}, "give the services' addresses"},
+	{[]string{"repeat"}, "run the scenario several times"},
+	{[]string{"allow"}, "only loopback addresses and own systems are touched"},
+	{[]string{"faults", "*", "pulse"}, "write one fault per pulse, each with at and for"},
+	{[]string{"faults", "*", "match"}, "percent narrows a fault down"},
+	{[]string{"faults", "*", "slice"}, ""},
+	{[]string{"faults", "*", "limit"}, ""},
+	{[]string{"faults", "*", "corrupt"}, ""},
+	{[]string{"faults", "*", "cpu"}, ""},
+	{[]string{"faults", "*", "memory"}, ""},
+	{[]string{"faults", "*", "disk"}, ""},
+	{[]string{"faults", "*", "dns"}, ""},
+	{[]string{"faults", "*", "clock"}, ""},
+	{[]string{"load", "*", "data"}, "body templates make data: {{user}}, {{product}}, {{uuid}} …"},
+	{[]string{"load", "*", "requests", "*", "capture"}, ""},
+	{[]string{"load", "*", "requests", "*", "captures"}, ""},
+}
+
+// unavailable is what to say about a key that no struct has; empty if it is simply unknown.
+func unavailable(path []string) string {
+	if len(path) == 3 && path[0] == "faults" && path[2] == "percent" {
+		return `"percent" belongs to the verb: latency: { delay: 800ms, percent: 50 }`
+	}
+	for _, key := range later {
+		if len(key.path) != len(path) {
+			continue
+		}
+		match := true
+		for i, step := range key.path {
+			match = match && (step == "*" || step == path[i])
+		}
+		if match {
+			say := `"` + path[len(path)-1] + `" is not available in this version`
+			if key.why != "" {
+				say += ": " + key.why
+			}
+			return say
+		}
+	}
+	return ""
+}

@@ -1,0 +1,86 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestHTTP(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/moved":
+			http.Redirect(w, r, "/broken", http.StatusFound)
+		case "/broken":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer s.Close()
+	address := s.Listener.Addr().String()
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	for path, want := range map[string]string{"/": "", "/moved": "", "/broken": "GET /broken answered 503 Service Unavailable, not 2xx or 3xx"} {
+		err := Ask(t.Context(), address, path)
+		if got := text(err); got != want {
+			t.Errorf("%s: %q; want %q", path, got, want)
+		}
+	}
+}
+
+func TestTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := Ask(t.Context(), address, ""); err != nil {
+		t.Errorf("listening: %v", err)
+	}
+	l.Close()
+	if err := Ask(t.Context(), address, ""); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("closed: %v; want refused", err)
+	}
+}
+
+func TestUntilBacksOffAndGivesTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start, asked := time.Now(), 0
+		no := errors.New("not yet")
+		if err := Until(ctx, func(context.Context) error { asked++; return no }); err != no {
+			t.Errorf("got %v; want the last answer", err)
+		}
+		// 2 + 4 + 8 + 16 + 32 ms, then every 50 ms: 6 + 18 questions in a second.
+		if asked != 24 || time.Since(start) != time.Second {
+			t.Errorf("%d questions in %v; want 24 in 1s", asked, time.Since(start))
+		}
+
+		start, asked = time.Now(), 0
+		err := Until(t.Context(), func(context.Context) error {
+			if asked++; asked < 4 {
+				return no
+			}
+			return nil
+		})
+		if err != nil || time.Since(start) != 14*time.Millisecond {
+			t.Errorf("%v after %v; want ready after 2+4+8 ms", err, time.Since(start))
+		}
+	})
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,44 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// FreePort picks a port of 127.0.0.1 for a program that must be told one. It
+// lies below the range from which the kernel takes the local ports of outgoing
+// connections, so that none of those sits on it while the program is down.
+func FreePort() (int, error) {
+	const lowest = 10000
+	highest := 32767
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if first, err := strconv.Atoi(strings.Fields(string(b) + " x")[0]); err == nil && first > lowest+1000 {
+			highest = min(first-1, 65535)
+		}
+	}
+	var err error
+	for range 100 {
+		port := lowest + rand.IntN(highest-lowest+1)
+		if err = PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("find a free port between %d and %d: %w", lowest, highest, err)
+}
+
+// ErrTaken is why a port is not free.
+var ErrTaken = errors.New("another process listens there")
+
+// PortFree tells whether a program could listen at address now; ErrTaken if not.
+func PortFree(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrTaken, err)
+	}
+	return l.Close()
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs every library scenario N times (default 5), each time with another seed
+# after the first, and says how often its verdict was pass (with --control: how
+# often the pair was PROVEN, for scenarios that have a control).
+# Needs bin/chaosctl (make build). With N >= 20 it writes docs/stability.md.
+#
+#   bash test/stable.sh N [--control] [NAME...]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+rounds=${1:-5}
+shift || true
+control=""
+[ "${1:-}" = "--control" ] && { control="--control"; shift; }
+names=("$@")
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(bin/chaosctl scenarios list | awk 'NR > 1 { print $1 }')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+table="| scenario | as it should be | seconds a run (median) |"$'\n'"|---|---|---|"
+bad=0
+for name in "${names[@]}"; do
+	if [[ "$name" == *nginx* ]] && ! command -v nginx >/dev/null; then
+		echo "$name: skipped: nginx is not installed (apt-get install nginx-light)"
+		continue
+	fi
+	flag=""
+	if [ -n "$control" ] && bin/chaosctl scenarios show "$name" | grep -q '^control:'; then flag=$control; fi
+	good=0
+	times=()
+	for ((i = 1; i <= rounds; i++)); do
+		seed=()
+		[ "$i" -gt 1 ] && seed=(--seed "$((1000 + i))")
+		begin=$(date +%s.%N)
+		if bin/chaosctl run "$name" $flag "${seed[@]}" --quiet --out "$work/$name-$i" >"$work/out" 2>&1; then
+			good=$((good + 1))
+			rm -rf "${work:?}/$name-$i"
+		else
+			echo "--- $name, round $i: exit code $?"
+			cat "$work/out"
+			mkdir -p .chaosctl/unstable && rm -rf ".chaosctl/unstable/$name-$i" && mv "$work/$name-$i" ".chaosctl/unstable/" 2>/dev/null
+		fi
+		times+=("$(echo "$(date +%s.%N) - $begin" | bc)")
+	done
+	median=$(printf '%s\n' "${times[@]}" | sort -n | awk '{ a[NR] = $1 } END { printf "%.1f", a[int((NR + 1) / 2)] }')
+	echo "$name${flag:+ (with control)}: $good of $rounds, $median s"
+	table+=$'\n'"| $name | $good of $rounds | $median |"
+	[ "$good" -eq "$rounds" ] || bad=1
+done
+if [ "$rounds" -ge 20 ]; then
+	{
+		echo "# Stability of the library's verdicts"
+		echo
+		echo "\`make stable\` on $(date -u +%F), $(nproc) cores, $(uname -sr). The first round runs the scenario's own seed, every other one a seed of its own."
+		echo "20 of 20 shows, at 95 %, that a scenario gives its verdict in at least 86 % of runs on such a machine."
+		echo
+		echo "$table"
+	} >docs/stability.md
+fi
+exit "$bad"
