@@ -33,6 +33,9 @@ type Options struct {
 // finished when the load ends. What is left then breaks the invariants.
 const drainTimeout = 30 * time.Second
 
+// drainedFor is how many looks in a row, 100 ms apart, must find the system drained.
+const drainedFor = 6
+
 // Errors that end a run early; Run records them and reports them as its status.
 var (
 	errNoSteadyState = errors.New("no steady state")
@@ -337,12 +340,17 @@ func (r *run) settle(ctx context.Context) {
 	began := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	// A request whose caller gave up may still be on its way through the system
+	// and place an order after the first yes: it must stay drained for a while.
+	for quiet := 0; ; {
 		ok, detail, err := r.system.Drained(ctx)
 		if err != nil {
 			ok, detail = false, err.Error()
 		}
-		if ok || ctx.Err() != nil {
+		if quiet++; !ok {
+			quiet = 0
+		}
+		if quiet >= drainedFor || ctx.Err() != nil {
 			r.write(journal.Event{Probe: &journal.Probe{
 				Name: "drained", Kind: "drain", OK: ok, Detail: detail,
 				Values: map[string]float64{"wait_s": time.Since(began).Seconds()},

@@ -18,16 +18,6 @@ import (
 // one is the generator's alone. It is this test binary, told so by a variable.
 const benchServer = "LOADGEN_BENCH_SERVER"
 
-func init() {
-	if os.Getenv("Q") != "" {
-		quantum = 0
-	}
-	if os.Getenv(benchServer) != "" {
-		serveBench()
-		os.Exit(0)
-	}
-}
-
 // serveBench answers everything with 200, until its standard input ends.
 func serveBench() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

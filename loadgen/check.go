@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -91,9 +92,10 @@ func (s Spec) checkArrivals(report func(path, format string, args ...any)) {
 		}{{"rate", st.Rate}, {"to", st.To}} {
 			if r.rate != nil {
 				rate(path+"."+r.name, *r.rate, true)
-				silent = silent && *r.rate == 0
 			}
 		}
+		last := cmp.Or(st.To, st.Rate)
+		silent = silent && last != nil && *last == 0
 		if st.For <= 0 {
 			report(path+".for", "for is %v; a stage takes longer than 0s", st.For)
 		}

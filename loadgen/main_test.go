@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -10,7 +11,13 @@ import (
 	"github.com/chaosctl/chaosctl/loadgen/hdr"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(benchServer) != "" {
+		serveBench()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func ptr[T any](v T) *T { return &v }
 

@@ -12,11 +12,6 @@ import (
 // free, without counting as late.
 const maxLag = 10 * time.Millisecond
 
-// quantum is how long the scheduler sleeps at least. Requests due meanwhile are
-// sent together, up to that much after they are due (and charged for it): at high
-// rates one wake serves several.
-var quantum = 100 * time.Microsecond
-
 // job is one request that is due.
 type job struct {
 	seq    uint64
@@ -60,7 +55,6 @@ func open(ctx context.Context, c Config, s *stream, col *collector, wait waiter)
 func (p *pool) schedule(rec *recorder, wait waiter) {
 	profile, _ := p.config.Spec.Arrivals()
 	arrivals := arrival.On(profile)
-	woke := p.config.From - quantum
 	for seq := uint64(0); ; seq++ {
 		due, ok := arrivals.Next()
 		due += p.config.From
@@ -78,8 +72,7 @@ func (p *pool) schedule(rec *recorder, wait waiter) {
 			if now >= due {
 				break
 			}
-			wait.until(p.config.Start.Add(max(next, woke+quantum)))
-			woke = time.Since(p.config.Start)
+			wait.until(p.config.Start.Add(next))
 		}
 		// Noted before it is offered, so that it is not seen to finish before.
 		rec.note(due, count{due: 1})

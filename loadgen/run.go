@@ -30,7 +30,7 @@ type Config struct {
 	// The hooks are called from one goroutine and must not block long; each may be nil.
 	OnWindow func(Window)
 	OnSample func(Sample)
-	OnResult func(Result) // every finished request; costs a microsecond or so each
+	OnResult func(Result) // every finished request but the canceled; its path is rendered again for it
 
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold

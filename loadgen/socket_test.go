@@ -94,9 +94,9 @@ func TestOnTheWire(t *testing.T) {
 		serve  func(c *net.TCPConn, r *http.Request, n int) bool
 		want   string // outcome of all
 		detail string // in the samples of failures
-		conns  int64  // dialed for 6 requests one after another; 0: any
+		per    int    // requests that one connection serves; 0: all of them
 	}{
-		{name: "answers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }, want: "200", conns: 1},
+		{name: "answers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }, want: "200"},
 		{name: "answers in pieces", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			for _, b := range []byte(fine) {
 				if !say(c, string(b)) {
@@ -104,64 +104,64 @@ func TestOnTheWire(t *testing.T) {
 				}
 			}
 			return true
-		}, want: "200", conns: 1},
+		}, want: "200"},
 		{name: "continue first", method: "POST", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 100 Continue\r\n\r\n") && say(c, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
-		}, want: "201", conns: 1},
+		}, want: "201"},
 		{name: "early hints first", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+fine)
-		}, want: "200", conns: 1},
+		}, want: "200"},
 		{name: "chunked with trailers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n3\r\nabc\r\n") && say(c, "0\r\nT: 1\r\n\r\n")
-		}, want: "200", conns: 1},
+		}, want: "200"},
 		{name: "head", method: "HEAD", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-		}, want: "200", conns: 1},
+		}, want: "200"},
 		{name: "ends with the connection", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 200 OK\r\n\r\nuntil here")
 			return false
-		}, want: "200", conns: 6},
+		}, want: "200", per: 1},
 		{name: "says close", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-		}, want: "200", conns: 6},
+		}, want: "200", per: 1},
 		{name: "closes idle connections", serve: func(c *net.TCPConn, _ *http.Request, n int) bool {
 			return say(c, fine) && n < 1
-		}, want: "200", conns: 3},
-		{name: "says more than it was asked", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", conns: 6},
+		}, want: "200", per: 2},
+		{name: "says more than it was asked", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", per: 1},
 		{name: "busy", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
-		}, want: "503", conns: 1},
+		}, want: "503"},
 
-		{name: "resets", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return c.SetLinger(0) != nil }, want: "reset", detail: "reset by peer", conns: 6},
-		{name: "closes instead of answering", serve: func(*net.TCPConn, *http.Request, int) bool { return false }, want: "reset", detail: "before the answer began", conns: 6},
-		{name: "closes in the header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "HTTP/1.1 200 OK\r\nConte") && false }, want: "reset", detail: "middle of the answer"},
+		{name: "resets", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return c.SetLinger(0) != nil }, want: "reset", detail: "reset by peer", per: 1},
+		{name: "closes instead of answering", serve: func(*net.TCPConn, *http.Request, int) bool { return false }, want: "reset", detail: "before the answer began", per: 1},
+		{name: "closes in the header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "HTTP/1.1 200 OK\r\nConte") && false }, want: "reset", detail: "middle of the answer", per: 1},
 		{name: "closes in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf") && false
-		}, want: "reset", detail: "middle of the answer"},
+		}, want: "reset", detail: "middle of the answer", per: 1},
 		{name: "closes in a chunk", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhalf") && false
-		}, want: "reset", detail: "middle of the answer"},
-		{name: "says nothing", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) }, want: "timeout", detail: "timeout"},
+		}, want: "reset", detail: "middle of the answer", per: 1},
+		{name: "says nothing", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) }, want: "timeout", detail: "timeout", per: 1},
 		{name: "stalls in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
 			return hang(c)
-		}, want: "timeout", detail: "timeout"},
+		}, want: "timeout", detail: "timeout", per: 1},
 		{name: "says interim answers only", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 100 Continue\r\n\r\n")
 			return hang(c)
-		}, want: "timeout", detail: "timeout"},
-		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with"},
+		}, want: "timeout", detail: "timeout", per: 1},
+		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with", per: 1},
 		{name: "answers with two lengths", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
-		}, want: "protocol", detail: "as 1 and as 2"},
+		}, want: "protocol", detail: "as 1 and as 2", per: 1},
 		{name: "switches protocols", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
-		}, want: "protocol", detail: "101"},
+		}, want: "protocol", detail: "101", per: 1},
 		{name: "never ends its header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			for say(c, "X: "+strings.Repeat("y", 1000)+"\r\n") {
 			}
 			return false
-		}, want: "protocol"},
+		}, want: "protocol", per: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -170,23 +170,31 @@ func TestOnTheWire(t *testing.T) {
 				c.method = "GET"
 			}
 			s := newSums()
-			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Rate: perSecond(20), Timeout: ptr(400 * time.Millisecond)}
+			// One user: one request after another, on one connection while it lasts.
+			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Users: ptr(1), Think: 20 * time.Millisecond}
+			if c.want == "timeout" {
+				spec.Timeout = ptr(200 * time.Millisecond)
+			}
 			if err := Run(t.Context(), s.listen(Config{Spec: spec, Seed: 1, Start: time.Now(), Until: 300 * time.Millisecond, Resolve: p.address})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
-			if s.Outcomes[c.want] != 6 || s.DueCount != 6 {
-				t.Errorf("outcomes %v, want 6 × %s; samples %+v", s.Outcomes, c.want, s.samples)
+			if s.Outcomes[c.want] != s.DueCount || s.DueCount == 0 {
+				t.Errorf("outcomes %v, want only %s; samples %+v", s.Outcomes, c.want, s.samples)
 			}
 			for _, x := range s.samples {
 				if !strings.Contains(x.Detail, c.detail) {
 					t.Errorf("detail %q, want one with %q", x.Detail, c.detail)
 				}
 			}
-			if n := p.dialed.Load(); c.conns != 0 && n != c.conns {
-				t.Errorf("%d connections, want %d", n, c.conns)
+			want := 1
+			if c.per > 0 {
+				want = (s.DueCount + c.per - 1) / c.per
 			}
-			if took := time.Since(s.start); took > 2*time.Second {
+			if n := int(p.dialed.Load()); n != want {
+				t.Errorf("%d connections for %d requests, want %d", n, s.DueCount, want)
+			}
+			if took := time.Since(s.start); took > 5*time.Second {
 				t.Errorf("the run took %v", took)
 			}
 		})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,11 +45,11 @@ var templateFuncs = []struct {
 	{"amount", "{{amount}}: 1.00 to 199.99", func(d *draw) any { return func() string { return string(d.amount(nil)) } }},
 	{"uuid", "{{uuid}}: a version 4 UUID", func(d *draw) any { return func() string { return string(d.uuid(nil)) } }},
 	{"int", "{{int MIN MAX}}: a whole number, both ends included", func(d *draw) any {
-		return func(low, high int64) (int64, error) {
+		return func(low, high int) (int, error) {
 			if low > high {
 				return 0, fmt.Errorf("int %d %d: the lower end comes first", low, high)
 			}
-			return d.between(low, high), nil
+			return int(d.between(int64(low), int64(high))), nil
 		}
 	}},
 	{"seq", "{{seq}}: the request's number in its stream, from 0", func(d *draw) any { return func() uint64 { return d.seq } }},
@@ -99,11 +98,6 @@ func parseTemplate(text string) (*tmpl, error) {
 		}
 	}
 	return t, nil
-}
-
-// static tells whether every request renders the same.
-func (t *tmpl) static() bool {
-	return t.execute == nil && !slices.ContainsFunc(t.ops, func(o op) bool { return o.call != nil })
 }
 
 // append renders for one request.
@@ -284,6 +278,7 @@ func unsupported(n parse.Node) (parse.Pos, string) {
 var (
 	parsePrefix = regexp.MustCompile(`^template: [^:]*:\d+: `)
 	execPrefix  = regexp.MustCompile(`^template: [^:]*:(\d+):(\d+): (?:executing "[^"]*" at <[^>]*>: )?`)
+	definition  = regexp.MustCompile(`\{\{-?\s*(define|block)\b`)
 	undefined   = regexp.MustCompile(`^function "([^"]+)" not defined`)
 )
 
@@ -294,6 +289,13 @@ func parseTree(text string) (*parse.Tree, error) {
 		return tree, nil
 	}
 	message := parsePrefix.ReplaceAllString(err.Error(), "")
+	if errors.Is(err, errDefinition) {
+		pos := 0
+		if at := definition.FindStringIndex(text); at != nil {
+			pos = at[0]
+		}
+		return nil, positioned(text, pos, message)
+	}
 	pos := locate(text, message)
 	if m := undefined.FindStringSubmatch(message); m != nil {
 		if i := strings.Index(text[pos:], m[1]); i >= 0 {
@@ -303,6 +305,8 @@ func parseTree(text string) (*parse.Tree, error) {
 	}
 	return nil, positioned(text, pos, message)
 }
+
+var errDefinition = errors.New("templates inside a template are not supported")
 
 func parseOnce(text string) (*parse.Tree, error) {
 	known := map[string]any{}
@@ -318,7 +322,7 @@ func parseOnce(text string) (*parse.Tree, error) {
 		tree.Root = &parse.ListNode{NodeType: parse.NodeList, Nodes: []parse.Node{&parse.TextNode{NodeType: parse.NodeText, Text: []byte(text)}}}
 		return tree, nil
 	case len(trees) > 1 || trees["t"] == nil:
-		return nil, errors.New("templates inside a template are not supported")
+		return nil, errDefinition
 	}
 	return trees["t"], nil
 }

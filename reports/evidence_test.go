@@ -203,11 +203,24 @@ func TestQuantity(t *testing.T) {
 		want  string
 	}{
 		{"delay_s", 0.8, "delay 800 ms"}, {"ratio", 0.5, "share hit 50%"}, {"hit_ratio", 0.125, "hit 12.5%"}, {"bytes_per_s", 64000, "bandwidth 64 kB/s"},
-		{"upstream_per_s", 2.5, "upstream 2.50/s"}, {"instances", 1, "instances 1"}, {"status", 503, "status 503"}, {"_s", 1, "s 1.00 s"},
+		{"upstream_per_s", 2.5, "upstream 2.50/s"}, {"instances", 1, "instances 1"}, {"status", 503, "status 503"}, {"pid_before", 21439, "pid before 21439"}, {"_s", 1, "s 1.00 s"},
 	} {
 		name, text := quantity(c.key)
 		if got := name + " " + text(c.value); got != c.want {
 			t.Errorf("%s: %q, want %q", c.key, got, c.want)
 		}
+	}
+}
+
+func TestPositiveControl(t *testing.T) {
+	pairs, more := positiveControl(verdict.FaultResult{
+		Asked:    map[string]float64{"delay_s": 0.8, "jitter_s": 0, "down_s": 2},
+		Observed: map[string]float64{"delay_s": 0.79, "pid": 7, "edges": 1},
+	})
+	if want := []measured{{"delay", "800 ms", "790 ms"}, {"down", "2.00 s", "–"}}; !slices.Equal(pairs, want) {
+		t.Errorf("pairs %v, want %v", pairs, want)
+	}
+	if want := []string{"edges 1", "pid 7"}; !slices.Equal(more, want) {
+		t.Errorf("more %q, want %q", more, want)
 	}
 }

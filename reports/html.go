@@ -140,11 +140,11 @@ func newPage(r Report) *page {
 	}
 	if c := res.Control; c != nil {
 		v := pairVerdict(c.Pair)
-		text := pairMeaning(c) + ". Must fail: " + orNone(c.MustFail) + "; failed: " + orNone(c.Failed)
-		if c.Detail != "" {
+		text := strings.TrimSuffix(pairMeaning(c), ".") + ". Must fail: " + orNone(c.MustFail) + "; failed: " + orNone(c.Failed)
+		if c.Detail != "" && clean(c.Detail) != pairMeaning(c) {
 			text += "; " + clean(c.Detail)
 		}
-		p.Pair = &pairLine{symbol(v), clean(c.Pair), class(v), text + "."}
+		p.Pair = &pairLine{symbol(v), clean(c.Pair), class(v), strings.TrimSuffix(text, ".") + "."}
 	}
 	status := named(res.Status, "status unknown")
 	p.Facts = append(p.Facts, status, fmt.Sprintf("seed %d", res.Seed), chart.Seconds(res.DurationS))
@@ -269,7 +269,7 @@ func (p *page) objectives(r Report) (string, []part) {
 		}
 		parts = append(parts, part{Heading: "Recovery", Table: rt})
 	}
-	return familyError(r), parts
+	return "", parts
 }
 
 // effective is the number of independent samples, where it is another.
@@ -292,7 +292,8 @@ func (p *page) faults(r Report) (string, []part) {
 	for _, f := range r.Result.Faults {
 		v, seen := faultVerdict(r, f)
 		var proof []string
-		for _, m := range positiveControl(f) {
+		pairs, more := positiveControl(f)
+		for _, m := range pairs {
 			proof = append(proof, m.name+": "+m.asked+" → "+m.observed)
 		}
 		words, ok := reverted(f)
@@ -303,7 +304,7 @@ func (p *page) faults(r Report) (string, []part) {
 		t.Rows = append(t.Rows, []cell{
 			{Text: symbol(v) + " " + seen, Class: class(v)},
 			{Text: clean(f.Name), More: lines1(faultWords(f), clean(f.Detail))},
-			{Text: orMissing(strings.Join(proof, "; "))},
+			{Text: orMissing(strings.Join(proof, "; ")), More: strings.Join(more, ", ")},
 			{Text: secs(f.InjectedAtS, chart.Missing), Class: "n"},
 			{Text: secs(f.RevertedAtS, chart.Missing), Class: "n"},
 			{Text: chart.Count(f.Fired), Class: "n"},
@@ -403,7 +404,7 @@ func (p *page) throughput(r Report) (string, []part) {
 			Title: "Throughput and errors of " + clean(l.name) + " over time",
 			Desc: fmt.Sprintf("Stacked areas of requests answered well and failed, per second, below the offered rate as a line. In all %s due, %s ok, %s failed.",
 				chart.Count(total.due), chart.Count(total.ok), chart.Count(total.failed)),
-			Height: 170, X: p.x, Y: chart.Axis{Label: "requests per second", Format: chart.Number},
+			Height: 170, X: p.x, Y: chart.Axis{Label: "requests per second", Format: chart.TickNumber},
 			Phases: p.seen.phases, Bands: p.seen.bands, Series: []chart.Series{ok, failed, due}, Readouts: readouts,
 			Empty: "no request was due",
 		}
@@ -572,7 +573,7 @@ func (p *page) edgeCalls(r Report) (string, []part) {
 		plot := chart.Plot{ID: fmt.Sprintf("edge%d", i), Width: smallWidth, Height: 110, HideLabels: true,
 			Title: "Calls per second, " + clean(e.name),
 			Desc:  fmt.Sprintf("%s calls begun in the run, %s reached the callee.", chart.Count(e.total.Calls), chart.Count(e.total.Upstream)),
-			X:     p.x, Y: chart.Axis{Format: chart.Number}, Phases: p.seen.phases, Bands: p.seen.bands, Series: []chart.Series{calls, upstream}, Readouts: readouts}
+			X:     p.x, Y: chart.Axis{Format: chart.TickNumber}, Phases: p.seen.phases, Bands: p.seen.bands, Series: []chart.Series{calls, upstream}, Readouts: readouts}
 		grid = append(grid, figure{Wide: plot.SVG(), Caption: clean(e.name), Readout: "\u00a0"})
 		t.Rows = append(t.Rows, []cell{{Text: clean(e.name)}, num(chart.Count(e.total.Calls)), num(chart.Count(e.total.Upstream)), {Text: orMissing(counts(e.total.Answers))},
 			num(chart.Bytes(float64(e.total.BytesUp))), num(chart.Bytes(float64(e.total.BytesDown)))})

@@ -148,7 +148,7 @@ func TestHTMLShowsTheRun(t *testing.T) {
 		"delay: 800 ms → 803 ms; share hit: 50% → 49.5%",
 		"died (process 4101): signal: killed, as asked", "last 2 log lines", "o-4712",
 		"trace 4bf92f3577b34da6", "stock is gone", "the clock stepped by 12 ms",
-		"chaosctl run checkout-survives-slow-payments --seed 7", "The whole plan", "with 7 objectives, at least one of them in at most 35%",
+		"chaosctl run checkout-survives-slow-payments --seed 7", "The whole plan",
 		"about 3740 more arrivals (74.8 s) would decide",
 	} {
 		if !strings.Contains(page, want) {
@@ -165,8 +165,9 @@ func TestHTMLLeavesOutWhatIsNotThere(t *testing.T) {
 		}
 	}
 	each(t, func(t *testing.T, r Report) {
+		page := render(t, HTML, r)
 		for _, bad := range []string{`"NaN`, `"Inf`, `"+Inf`, " NaN ", "%!"} {
-			if page := render(t, HTML, r); strings.Contains(page, bad) {
+			if strings.Contains(page, bad) {
 				t.Errorf("the page has %q", bad)
 			}
 		}

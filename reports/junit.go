@@ -91,10 +91,11 @@ func JUnit(w io.Writer, r Report) error {
 			}
 		}
 		var proof []string
-		for _, m := range positiveControl(f) {
+		pairs, more := positiveControl(f)
+		for _, m := range pairs {
 			proof = append(proof, fmt.Sprintf("%s: asked %s, observed %s", m.name, m.asked, m.observed))
 		}
-		add("faults", f.Name+" is observed", v, seen+lead(": ", f.Detail), lines(proof...))
+		add("faults", f.Name+" is observed", v, seen+lead(": ", f.Detail), lines(append(proof, more...)...))
 		if words, ok := reverted(f); words != "" {
 			v := verdict.Pass
 			if !ok {

@@ -29,7 +29,7 @@ func Markdown(w io.Writer, r Report) error {
 		m.line("")
 	}
 	if c := res.Control; c != nil {
-		m.line("%s **control: %s** — %s", mark(pairVerdict(c.Pair)), md(c.Pair), pairMeaning(c))
+		m.line("%s **control: %s** — %s", mark(pairVerdict(c.Pair)), md(c.Pair), md(pairMeaning(c)))
 		m.line("")
 	}
 	for _, s := range explain(r) {
@@ -118,7 +118,7 @@ func (m *markdown) objectives(r Report) {
 	if len(more) > 0 {
 		m.line("")
 	}
-	m.line("<sub>Bounds are those of the share that is judged: good answers, or answers within the limit. %s</sub>", familyError(r))
+	m.line("<sub>Bounds are those of the share that is judged: good answers, or answers within the limit.</sub>")
 	m.line("")
 }
 
@@ -180,7 +180,8 @@ func (m *markdown) faults(r Report) {
 	for _, f := range all {
 		v, seen := faultVerdict(r, f)
 		var proof []string
-		for _, q := range positiveControl(f) {
+		pairs, _ := positiveControl(f)
+		for _, q := range pairs {
 			proof = append(proof, md(q.name+" "+q.asked+" → "+q.observed))
 		}
 		m.row(mark(v)+" "+seen, "**"+md(f.Name)+"** "+md(faultWords(f))+lead("<br>", md(f.Detail)), strings.Join(proof, "<br>"),

@@ -119,7 +119,7 @@ func (t *text) verdict(r Report) {
 	}
 	if c := r.Result.Control; c != nil {
 		pv := pairVerdict(c.Pair)
-		t.item(symbol(pv)+" "+short(c.Pair, 14)+"  ", paintOf(pv), pairMeaning(c))
+		t.item(symbol(pv)+" control: "+short(c.Pair, 14)+"  ", paintOf(pv), pairMeaning(c))
 	}
 
 	var about []string
@@ -234,7 +234,7 @@ func (t *text) objectives(all []verdict.ObjectiveResult) {
 			t.item("      ", "", s)
 		}
 		if row.o.Note != "" {
-			notes.add(clean(row.o.Note), short(row.o.Load, 16)+" "+short(row.o.Phase, 10)+" "+metricOf(row.o))
+			notes.add(clean(row.o.Note), short(row.o.Load, 16)+" "+short(row.o.Phase, 10))
 		}
 	}
 	for _, n := range notes.order {
@@ -260,7 +260,9 @@ func (n *notes) add(note, about string) {
 	if n.of[note] == nil {
 		n.order = append(n.order, note)
 	}
-	n.of[note] = append(n.of[note], about)
+	if !slices.Contains(n.of[note], about) {
+		n.of[note] = append(n.of[note], about)
+	}
 }
 
 func (t *text) breakers(all []verdict.BreakerResult) {
@@ -301,8 +303,13 @@ func breakerWords(b verdict.BreakerResult) string {
 	if b.UpstreamPerS != nil {
 		s += ", " + chart.Rate(*b.UpstreamPerS) + " let through while open"
 	}
-	for _, p := range slices.Sorted(maps.Keys(b.FailFastS)) {
-		s += ", caller's " + clean(p) + " while open " + chart.Seconds(b.FailFastS[p])
+	for i, p := range slices.Sorted(maps.Keys(b.FailFastS)) {
+		if i == 0 {
+			s += "; the caller's answers while open:"
+		} else {
+			s += ","
+		}
+		s += " " + clean(p) + " " + chart.Seconds(b.FailFastS[p])
 	}
 	return s
 }
@@ -318,7 +325,7 @@ func (t *text) invariants(all []verdict.InvariantResult) {
 			words += ": " + clean(i.Detail)
 		}
 		t.item("  "+symbol(i.Verdict)+" "+word(i.Verdict)+" ", paintOf(i.Verdict), words)
-		if s := values(i.Values); s != "" {
+		if s := values(i.Values); s != "" && i.Verdict != verdict.Pass {
 			t.item("      ", faint, s)
 		}
 	}
@@ -346,7 +353,8 @@ func (t *text) faults(r Report) {
 		if f.Fired > 0 {
 			proof = append(proof, fmt.Sprintf("fired %s", chart.Count(f.Fired)))
 		}
-		for _, m := range positiveControl(f) {
+		pairs, _ := positiveControl(f)
+		for _, m := range pairs {
 			proof = append(proof, m.name+" "+m.asked+" -> "+m.observed)
 		}
 		if s, _ := reverted(f); s != "" {
@@ -622,7 +630,7 @@ func (t *text) control(c *verdict.ControlResult) {
 	t.heading("CONTROL, the same without the protection under test")
 	t.item("  ", "", fmt.Sprintf("the control run's verdict: %s; must fail: %s; failed: %s",
 		word(c.Verdict), orNone(c.MustFail), orNone(c.Failed)))
-	if c.Detail != "" {
+	if c.Detail != "" && clean(c.Detail) != pairMeaning(c) {
 		t.item("  ", "", clean(c.Detail))
 	}
 	if c.Run != "" {
@@ -714,10 +722,11 @@ func short(s string, n int) string {
 	if n < 1 {
 		return ""
 	}
-	if n == 1 {
-		return "…"
+	head := cut(s, n-1)
+	if columns(head) > n-1 {
+		head = "" // not even one character, or a wide one
 	}
-	return strings.TrimRight(cut(s, n-1), " ") + "…"
+	return strings.TrimRight(head, " ") + "…"
 }
 
 // right pads s on its right to n columns, left on its left.

@@ -72,6 +72,9 @@ func pairMeaning(c *verdict.ControlResult) string {
 	case "VACUOUS":
 		return "the control did not fail where it must: the protection under test is not what makes the scenario hold"
 	}
+	if c.Detail != "" {
+		return clean(c.Detail)
+	}
 	return "the pair does not show whether the protection under test makes the difference"
 }
 
@@ -188,17 +191,6 @@ func faultWords(f verdict.FaultResult) string {
 	return clean(f.Kind) + " on " + clean(f.Target)
 }
 
-// familyError says what many objectives together may get wrong by chance
-// (Bonferroni: the errors add up at most); "" for fewer than two.
-func familyError(r Report) string {
-	n, c := len(r.Result.Objectives), r.Hypotheses.Confidence
-	if n < 2 || !(c > 0 && c < 1) {
-		return ""
-	}
-	return fmt.Sprintf("Each bound may miss by chance in %s of runs; with %d objectives, at least one of them in at most %s.",
-		chart.Share(1-c), n, chart.Share(min(1, float64(n)*(1-c))))
-}
-
 // value is a metric as people read it, in the unit of its objective.
 func value(v *float64, unit string) string {
 	switch {
@@ -252,28 +244,27 @@ func needed(o verdict.ObjectiveResult) string {
 // measured is one quantity of a fault's positive control, asked and observed.
 type measured struct{ name, asked, observed string }
 
-// positiveControl pairs what was asked of a fault with what was observed, by name.
-func positiveControl(f verdict.FaultResult) []measured {
-	keys := map[string]bool{}
-	for k := range f.Asked {
-		keys[k] = true
-	}
-	for k := range f.Observed {
-		keys[k] = true
-	}
-	var all []measured
-	for _, k := range slices.Sorted(maps.Keys(keys)) {
+// positiveControl pairs what was asked of a fault with what was observed, by
+// name. more is what was observed without having been asked for. A quantity of
+// zero that nobody measured (no jitter) says nothing and is left out.
+func positiveControl(f verdict.FaultResult) (pairs []measured, more []string) {
+	for _, k := range slices.Sorted(maps.Keys(f.Asked)) {
 		name, text := quantity(k)
-		m := measured{name: name, asked: chart.Missing, observed: chart.Missing}
-		if v, ok := f.Asked[k]; ok {
-			m.asked = text(v)
-		}
+		m := measured{name: name, asked: text(f.Asked[k]), observed: chart.Missing}
 		if v, ok := f.Observed[k]; ok {
 			m.observed = text(v)
+		} else if f.Asked[k] == 0 {
+			continue
 		}
-		all = append(all, m)
+		pairs = append(pairs, m)
 	}
-	return all
+	for _, k := range slices.Sorted(maps.Keys(f.Observed)) {
+		if _, asked := f.Asked[k]; !asked {
+			name, text := quantity(k)
+			more = append(more, name+" "+text(f.Observed[k]))
+		}
+	}
+	return pairs, more
 }
 
 // quantity turns a key such as "delay_s" into a name and a way to write its values.
@@ -295,6 +286,8 @@ func quantity(key string) (name string, text func(float64) string) {
 		}
 	}
 	switch {
+	case strings.HasPrefix(key, "pid"):
+		text = func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) } // a name, not a number
 	case key == "ratio":
 		name = "share hit"
 	case key == "bytes_per_s":

@@ -156,10 +156,14 @@ func (c *checker) service(path, who, name string) bool {
 
 // edge checks that "caller -> callee" is an edge.
 func (c *checker) edge(path, who, name string) (topology.Edge, bool) {
+	report := c.doc.Report
+	if strings.HasSuffix(path, "."+name) {
+		report = c.doc.ReportKey // the edge is the key
+	}
 	caller, callee, err := topology.ParseEdge(name)
 	if err != nil {
 		c.told[path] = true
-		c.doc.Report(path, "", "%s: %v", who, err)
+		report(path, "", "%s: %v", who, err)
 		return topology.Edge{}, false
 	}
 	if !c.known {
@@ -195,7 +199,7 @@ func (c *checker) edge(path, who, name string) (topology.Edge, bool) {
 		}
 	}
 	c.told[path] = true
-	c.doc.Report(path, hint, "%s: no edge %q %s (%s)", who, caller+" -> "+callee, c.of(), allowed)
+	report(path, hint, "%s: no edge %q %s (%s)", who, caller+" -> "+callee, c.of(), allowed)
 	return topology.Edge{}, false
 }
 
@@ -221,7 +225,7 @@ func (c *checker) once(seen map[string]string, path, edge string) {
 	}
 	if first, twice := seen[name]; twice {
 		c.told[path] = true
-		c.doc.Report(path, "keep one of them", "the edge %q stands here twice, as %q and as %q", name, first, edge)
+		c.doc.ReportKey(path, "keep one of them", "the edge %q stands here twice, as %q and as %q", name, first, edge)
 	}
 	seen[name] = edge
 }
@@ -452,8 +456,9 @@ func (c *checker) control() {
 			clauses []expect.Clause
 		}{{"before", h.Before}, {"during", h.During}, {"after", h.After}} {
 			for _, clause := range part.clauses {
-				if clause.Metric != "" {
-					claims = append(claims, h.Name+" "+part.phase+" "+clause.Name())
+				claim := h.Name + " " + part.phase + " " + clause.Name()
+				if (clause.Metric == expect.OK || clause.Metric == expect.Percentile) && !slices.Contains(claims, claim) {
+					claims = append(claims, claim)
 				}
 			}
 		}

@@ -1,3 +1,15 @@
+// Package scenarios is what a user writes: a scenario file, read strictly, checked
+// as a whole, with every mistake told at once and at its place.
+//
+// A file names a target (the system under test), load streams, phases, faults, and
+// what must hold: hypothesis, breakers, invariants. Parse makes a Scenario of it,
+// in which every name exists and every default is filled in. Each part knows its
+// own rules (loadgen.Spec.Check, faults.Spec.Check, targets.Spec.Check,
+// pattern.Spec.Check); what the parts say of one another is checked here, where
+// all of them are known. Reading is strict's work, the clauses are expect's.
+//
+// library/ holds the scenarios that come with the binary; Schema describes the
+// same structs to editors. Nothing here runs anything.
 package scenarios
 
 import (

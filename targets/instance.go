@@ -49,54 +49,62 @@ type instance struct {
 func (in *instance) start(ctx context.Context, as string) error {
 	in.busy.Lock()
 	defer in.busy.Unlock()
-	err := in.bring(ctx, as)
+	p, err := in.bring(ctx, as)
 	if err == nil {
 		return nil
 	}
 	tail := ""
-	if p := in.current(); p != nil {
+	if p != nil {
+		in.mu.Lock()
+		told := in.told
+		in.mu.Unlock()
 		_, stopErr := in.terminate(ctx, stopGrace)
+		if stopErr == nil {
+			<-told // its end is told before the failure is
+		}
 		err = errors.Join(err, stopErr)
 		tail = lastLines(p.Tail())
 	}
 	return fmt.Errorf("service %q: %w%s", in.service.Name, err, tail)
 }
 
-func (in *instance) bring(ctx context.Context, as string) error {
+// bring does the work of start. The process is returned also with an error, for
+// its last lines.
+func (in *instance) bring(ctx context.Context, as string) (*process.Process, error) {
 	ctx, cancel := in.system.bounded(ctx)
 	defer cancel()
 	if err := context.Cause(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	s := in.service
 	if !s.Managed() {
 		if err := in.awaitReady(ctx, s.Address, nil); err != nil {
-			return fmt.Errorf("nothing ready at its address %s: %w", s.Address, err)
+			return nil, fmt.Errorf("at its address %s: %w", s.Address, err)
 		}
 		in.ready(s.Address, 0)
-		return nil
+		return nil, nil
 	}
 	command, err := in.command()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p, err := in.system.runtime.Start(command)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	in.watch(p, as)
 
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(in.port))
 	if s.Role != "" {
 		if address, err = in.awaitListening(ctx, p); err != nil {
-			return err
+			return p, err
 		}
 	}
 	if err := in.awaitReady(ctx, address, p); err != nil {
-		return err
+		return p, err
 	}
 	in.ready(address, p.PID())
-	return nil
+	return p, nil
 }
 
 func (in *instance) ready(address string, pid int) {
@@ -246,8 +254,18 @@ func (in *instance) command() (process.Command, error) {
 		return command, fmt.Errorf("its port %d is taken: %w", in.port, err)
 	}
 	value := func(word string) (string, error) {
-		if word == "port" {
+		switch word {
+		case "port":
 			return strconv.Itoa(in.port), nil
+		case "self":
+			return c.Self, nil
+		case "data":
+			// Absolute: the command may have a working directory of its own.
+			folder, err := filepath.Abs(filepath.Join(in.system.data, s.Name))
+			if err != nil {
+				return "", err
+			}
+			return folder, os.MkdirAll(folder, 0o755)
 		}
 		callee, isEdge := strings.CutPrefix(word, "edge.")
 		if !isEdge {

@@ -35,7 +35,9 @@ type Spec struct {
 // running at Address. Edges come from the ${edge.NAME} it uses in command and env.
 //
 // In command and env, ${port} is the port of 127.0.0.1 on which the service is to
-// listen (also in $PORT; the same after every restart), ${edge.NAME} is host:port
+// listen (also in $PORT; the same after every restart), ${data} is a folder of its
+// own (kept over restarts, removed with the system), ${self} is the program of
+// chaosctl, and ${edge.NAME} is host:port
 // at which it reaches the service NAME. $${ stands for ${ itself.
 type ServiceSpec struct {
 	Command  []string          `yaml:"command" json:"command,omitempty"`
@@ -248,7 +250,7 @@ func checkAddress(address string) error {
 
 // known tells what is wrong with ${word}; nil if it can be filled in.
 func (s Spec) known(word string) error {
-	if word == "port" {
+	if word == "port" || word == "data" || word == "self" {
 		return nil
 	}
 	callee, isEdge := strings.CutPrefix(word, "edge.")
@@ -259,7 +261,7 @@ func (s Spec) known(word string) error {
 	if isEdge {
 		return fmt.Errorf("${%s}: there is no service %q (there are: %s)", word, callee, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("${%s} is unknown: there are ${port} and ${edge.NAME}; write $${%s} for the text itself", word, word)
+	return fmt.Errorf("${%s} is unknown: there are ${port}, ${data}, ${self} and ${edge.NAME}; write $${%s} for the text itself", word, word)
 }
 
 // template is a text with ${…} in it, and where it stands.

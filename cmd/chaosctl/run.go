@@ -19,6 +19,7 @@ import (
 	"github.com/chaosctl/chaosctl/experiments"
 	"github.com/chaosctl/chaosctl/reports"
 	"github.com/chaosctl/chaosctl/scenarios"
+	"github.com/chaosctl/chaosctl/targets/process"
 )
 
 type runFlags struct {
@@ -107,6 +108,7 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 		return err
 	}
 
+	process.Favour()
 	ctx, hurry, release := interruptible(ctx, stderr)
 	defer release()
 	var failures error

@@ -168,7 +168,7 @@ func (r *record) actual(h Hypotheses, b Breaker) (from, to time.Duration) {
 // wireOf bins the edge and its caller, up to end.
 func (r *record) wireOf(h Hypotheses, b Breaker, end, faultFrom time.Duration) wire {
 	n := int(end / step)
-	if n <= 0 || n > 1e7 {
+	if n <= 0 || n > mostBins {
 		return wire{}
 	}
 	w := wire{calls: make([]float64, n), answers: make([]float64, n), expected: make([]float64, n)}

@@ -290,7 +290,7 @@ func anyShop(r *rand.Rand) shop {
 // No run without a fault may show an opening, whatever the load looks like and
 // however often the machine stands still.
 func TestNoFalseOpening(t *testing.T) {
-	for seed := range 1000 * *thorough {
+	for seed := range 1000 * *thorough / fewer {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
 		s := anyShop(r)
 		s.hit, s.stalls, s.blind = 0, r.IntN(5), true
@@ -307,7 +307,7 @@ func TestNoFalseOpening(t *testing.T) {
 // A breaker that opens, probes in vain and closes after the fault is seen as it
 // is, to a fifth of a second or the time that a stall, a try or few requests blur.
 func TestOpeningsAreSeenAsTheyAre(t *testing.T) {
-	for seed := range 40 * *thorough {
+	for seed := range 40 * *thorough / fewer {
 		r := rand.New(rand.NewPCG(uint64(seed), 2))
 		s := anyShop(r)
 		tr, events := s.run(r)
@@ -348,7 +348,7 @@ func TestOpeningsAreSeenAsTheyAre(t *testing.T) {
 // A fault that hits half of the calls lets probes succeed by chance: the breaker
 // closes and opens again. Closings of a second and more are counted.
 func TestFlapsAreCounted(t *testing.T) {
-	for seed := range 20 * *thorough {
+	for seed := range 20 * *thorough / fewer {
 		r := rand.New(rand.NewPCG(uint64(seed), 3))
 		s := anyShop(r)
 		s.hit, s.retries, s.stalls, s.drain, s.failures, s.rate, s.timeout = 0.6, 0, 0, 0, 4, 60, 0.5

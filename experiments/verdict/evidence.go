@@ -312,7 +312,7 @@ func (r *record) compareProcess(f Fault, out *FaultResult) (ok bool, detail stri
 		verb = "hit"
 	}
 	detail = fmt.Sprintf("%s %s, back after %s", verb, plural(instances, "instance", "instances"), seconds(longest))
-	if longestReady > longest {
+	if longestReady > longest+step {
 		detail += fmt.Sprintf(" (ready after %s)", seconds(longestReady))
 	}
 	return true, detail

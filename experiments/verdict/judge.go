@@ -20,6 +20,10 @@ const (
 // itself, before its latencies are no longer the system's.
 const lateShare = 0.01
 
+// lateFew is how many late requests are the machine's noise and no saturation,
+// however short the stream: they are a warning.
+const lateFew = 10
+
 // Judge says what a run showed. It is pure: the events alone decide, in the
 // order in which the journal has them, and equal input gives equal output.
 // It fills everything but Control (see Pair) and JournalHead, which is not among
@@ -227,10 +231,11 @@ func (r *record) saturation(h Hypotheses) []string {
 			}
 		}
 		switch {
-		case float64(bad) > lateShare*float64(due):
+		case float64(bad) > lateShare*float64(due) && bad > lateFew:
 			texts = append(texts, fmt.Sprintf("Generator saturated: %s of %s of %q were sent more than 10 ms late, or not at all, though a connection was free; their latencies are not the system's. Lower the rate, or give the generator more CPU.",
 				percent(float64(bad)/float64(due)), plural(due, "request", "requests"), l.Name))
-		case worst != "":
+		case worst != "" || float64(bad) > lateShare*float64(due):
+			worst = cmp.Or(worst, "the run")
 			r.warn("load %q: more than %s of the requests of %s were sent late by the generator itself", l.Name, percent(lateShare), worst)
 		}
 	}

@@ -53,7 +53,9 @@ func judgeObjective(h Hypotheses, r *record, o Objective) ObjectiveResult {
 		return out
 	}
 
-	s := estimateShare(r.between(o.Load, from, to, good), h.Confidence)
+	ws := r.between(o.Load, from, to, good)
+	r.markRegimes(h, ws, from)
+	s := estimateShare(ws, h.Confidence)
 	out.Samples, out.EffectiveSamples = s.n, math.Round(s.effective*10)/10
 	if s.n == 0 {
 		out.NeededSamples = smallest(c, h.Confidence)

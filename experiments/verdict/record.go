@@ -15,6 +15,9 @@ import (
 // edges are collected this often.
 const step = 100 * time.Millisecond
 
+// mostBins bounds what is laid out in memory for a phase: some eleven days.
+const mostBins = 1e7
+
 // record is the journal, sorted for judging.
 type record struct {
 	start    journal.Start
@@ -274,7 +277,7 @@ func (r *record) serviceWarning(at time.Duration, s *journal.Service) {
 // each 100 ms, empty ones included. good says how many of a slot's requests are good.
 func (r *record) between(load string, from, to time.Duration, good func(*slot) int) []window {
 	first, last := slotOf(from), slotOf(to)
-	if last <= first || last-first > 1e7 {
+	if last <= first || last-first > mostBins {
 		return nil
 	}
 	ws := make([]window, last-first)
@@ -290,6 +293,63 @@ func (r *record) between(load string, from, to time.Duration, good func(*slot) i
 		}
 	}
 	return ws
+}
+
+// shortestRegime is the shortest stay of a fault that is told apart, in windows:
+// what is shorter is an inexact boundary.
+const shortestRegime = 3
+
+// markRegimes numbers, per window from `from` on, which set of faults was there, by kind and
+// target: killing one service three times is one regime, not three. A fault is
+// there from its injection to the end of its revert, when a killed service is
+// ready again.
+func (r *record) markRegimes(h Hypotheses, ws []window, from time.Duration) {
+	if h.Sham {
+		return
+	}
+	there := make([]string, len(ws))
+	for _, f := range h.Faults {
+		var start, end time.Duration = -1, r.last
+		for _, line := range r.faults[f.Name] {
+			switch {
+			case start < 0:
+				start = line.at
+			case line.State == "reverted":
+				end = line.at
+			}
+		}
+		if start < 0 {
+			continue
+		}
+		first := slotOf(from)
+		for k := max(0, slotOf(start)-first); k < min(int64(len(ws)), slotOf(end)-first); k++ {
+			there[k] += f.Kind + " " + f.Target + "\n"
+		}
+	}
+	for k := 0; k < len(there); {
+		to := k
+		for to < len(there) && there[to] == there[k] {
+			to++
+		}
+		if to-k < shortestRegime {
+			for i := k; i < to; i++ {
+				switch {
+				case k > 0:
+					there[i] = there[k-1]
+				case to < len(there):
+					there[i] = there[to]
+				}
+			}
+		}
+		k = to
+	}
+	number := map[string]int{}
+	for k, name := range there {
+		if _, known := number[name]; !known {
+			number[name] = len(number)
+		}
+		ws[k].regime = number[name]
+	}
 }
 
 // slotOf is the number of the first slot that begins at t or later.

@@ -7,8 +7,9 @@ import (
 )
 
 // window is one 100 ms slot of one stream in one phase: how many of the requests
-// due in it are finished, and how many of those were good.
-type window struct{ n, good int }
+// due in it are finished, and how many of those were good. The regime numbers
+// which of the plan's faults were there.
+type window struct{ n, good, regime int }
 
 // share is what a sequence of windows says about the share of good requests.
 type share struct {
@@ -18,7 +19,7 @@ type share struct {
 	effective float64 // independent samples that carry as much as the n; at most n
 	block     float64 // estimated autocorrelation time, in windows, at least 1
 	blocks    float64 // windows / block
-	uniform   bool    // all good or all bad
+	uniform   bool    // all good or all bad, in each regime
 	short     bool    // fewer than minBlocks blocks: the bounds count every block as one sample
 }
 
@@ -38,16 +39,24 @@ const minBlocks = 20
 // say less than n draws would. Korn and Graubard (Survey Methodology 24, 1998)
 // keep the formula and replace n by the number of independent draws with the
 // same variance, n' = p(1-p)/v, and x by p·n'. v is the variance of the share as
-// batches of time show it, and n' shrinks by (t(n-1)/t(batches-1))² because v is
+// batches of time show it, and n' shrinks by (t(n-1)/t(batches-regimes))² because v is
 // an estimate. A batch is as long as the autocorrelation time of the windows.
+//
+// What the plan itself does is no burst: a service killed at 10 s for 2 s is away
+// for those 2 s in every repetition of the run. So windows are compared with the
+// mean of their regime (the same faults in place), as strata are in a survey, and
+// only what scatters around it counts as chance.
 //
 // Windows that are all good or all bad have no autocorrelation to estimate: n
 // stands as it is, and says nothing about bursts that did not happen to come.
 func estimateShare(ws []window, confidence float64) share {
-	s := share{block: 1, blocks: float64(len(ws))}
+	s := share{block: 1, blocks: float64(len(ws)), uniform: true}
+	regimes := map[int]window{}
 	for _, w := range ws {
 		s.n += w.n
 		s.good += w.good
+		sum := regimes[w.regime]
+		regimes[w.regime] = window{n: sum.n + w.n, good: sum.good + w.good}
 	}
 	if s.n == 0 {
 		return share{high: 1}
@@ -55,7 +64,10 @@ func estimateShare(ws []window, confidence float64) share {
 	n := float64(s.n)
 	s.estimate = float64(s.good) / n
 	s.effective = n
-	if s.uniform = s.good == 0 || s.good == s.n; s.uniform {
+	for _, sum := range regimes {
+		s.uniform = s.uniform && (sum.good == 0 || sum.good == sum.n)
+	}
+	if s.uniform {
 		s.low, s.high = bounds(float64(s.good), n, confidence)
 		return s
 	}
@@ -64,14 +76,16 @@ func estimateShare(ws []window, confidence float64) share {
 	// suggest: what is left of it, summed, is the error of the ratio good/n.
 	residual := make([]float64, len(ws))
 	for k, w := range ws {
-		residual[k] = float64(w.good) - s.estimate*float64(w.n)
+		if sum := regimes[w.regime]; sum.n > 0 {
+			residual[k] = float64(w.good) - float64(sum.good)/float64(sum.n)*float64(w.n)
+		}
 	}
 	s.block = autocorrelationTime(residual)
 	s.blocks = float64(len(ws)) / s.block
 	if s.short = s.blocks < minBlocks; s.short {
 		s.effective = math.Min(n, math.Max(1, s.blocks))
 	} else {
-		s.effective = math.Min(n, effectiveSamples(residual, s, confidence))
+		s.effective = math.Min(n, effectiveSamples(residual, s, len(regimes), confidence))
 	}
 	s.low, s.high = bounds(s.estimate*s.effective, s.effective, confidence)
 	return s
@@ -98,7 +112,7 @@ func bounds(x, n, confidence float64) (low, high float64) {
 // from the scatter of whole batches, which misses what neighbouring batches have
 // in common, and as (variance of one window) · windows · block, which misses what
 // the estimate of the block misses.
-func effectiveSamples(residual []float64, s share, confidence float64) float64 {
+func effectiveSamples(residual []float64, s share, regimes int, confidence float64) float64 {
 	batches := int(s.blocks)
 	var scatter, power float64
 	for j := range batches {
@@ -108,7 +122,8 @@ func effectiveSamples(residual []float64, s share, confidence float64) float64 {
 		}
 		scatter += sum * sum
 	}
-	scatter *= float64(batches) / float64(batches-1)
+	freedom := float64(max(1, batches-regimes)) // each regime's mean was estimated too
+	scatter *= float64(batches) / freedom
 	for _, r := range residual {
 		power += r * r
 	}
@@ -118,7 +133,7 @@ func effectiveSamples(residual []float64, s share, confidence float64) float64 {
 	}
 	n := float64(s.n)
 	kish := s.estimate * (1 - s.estimate) * n * n / variance
-	return kish * math.Pow(t(n-1, confidence)/t(float64(batches-1), confidence), 2)
+	return kish * math.Pow(t(n-1, confidence)/t(freedom, confidence), 2)
 }
 
 func t(freedom, confidence float64) float64 {
@@ -132,7 +147,8 @@ func t(freedom, confidence float64) float64 {
 // at least 1: so many steps carry as much as one independent one. The sum ends
 // where pairs ρ(2m)+ρ(2m+1) turn negative, and the pairs are kept from rising
 // (Geyer's initial monotone sequence, Statistical Science 7, 1992): beyond it is
-// only noise. x has mean zero.
+// only noise. x has mean zero. Lags end at mostLag: a series that remembers
+// longer is told apart by its few blocks.
 func autocorrelationTime(x []float64) float64 {
 	n := len(x)
 	if n < 2 {
@@ -152,7 +168,7 @@ func autocorrelationTime(x []float64) float64 {
 		return 1
 	}
 	sum, last := 0.0, math.Inf(1)
-	for m := 0; 2*m+1 < n; m++ {
+	for m := 0; 2*m+1 < min(n, mostLag); m++ {
 		pair := (covariance(2*m) + covariance(2*m+1)) / c0
 		if pair <= 0 {
 			break
@@ -162,6 +178,9 @@ func autocorrelationTime(x []float64) float64 {
 	}
 	return math.Max(1, 2*sum-1)
 }
+
+// mostLag bounds the time that a day of windows takes: some seconds.
+const mostLag = 4000
 
 // claim is a share and the side of it that is claimed.
 type claim struct {

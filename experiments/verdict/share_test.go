@@ -207,6 +207,20 @@ func bursty(windows, rate, length int, gap, fail float64) process {
 		}, 1 - bad*fail}
 }
 
+// planned lets all requests fail in some windows, as the plan has it, and the
+// rest be as in p.
+func planned(p process, from, to int) process {
+	const windows, rate = 200, 20
+	away := float64(to-from) / windows
+	return process{fmt.Sprintf("a planned outage of %d00 ms, else %s", to-from, p.name), func(r *rand.Rand) []window {
+		ws := p.draw(r)
+		for k := from; k < to; k++ {
+			ws[k] = window{n: rate, regime: 1}
+		}
+		return ws
+	}, (1 - away) * p.p}
+}
+
 // thorough multiplies the number of simulated runs: go test -run Coverage -args -thorough 50.
 var thorough = flag.Int("thorough", 1, "so many times as many simulated runs")
 
@@ -228,6 +242,9 @@ func TestCoverage(t *testing.T) {
 		bursty(3000, 20, 10, 40, 1),  // 60 in five minutes
 		bursty(400, 20, 2, 10, 1),    // short ones
 		bursty(1200, 20, 20, 40, .8), // long ones
+		planned(independent(200, 20, 0.99), 20, 53),
+		planned(independent(200, 20, 0.8), 100, 120),
+		planned(bursty(200, 20, 2, 8, 1), 100, 120),
 	} {
 		r := rand.New(rand.NewPCG(uint64(i), 7))
 		truth := p.p

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -104,4 +105,40 @@ func BenchmarkBulk(b *testing.B) {
 		add(b, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: 5 * time.Millisecond}})
 		run(b, p.Addr())
 	})
+}
+
+// BenchmarkAccuracy is how far what the rules do is from what they were asked to:
+// of a delay of 20 ms, the median and the 99th percentile of the measured excess;
+// of a rate, the share that was reached. Tolerated: 2 ms, and 1 %.
+func BenchmarkAccuracy(b *testing.B) {
+	b.Run("latency 20ms", func(b *testing.B) {
+		p := startProxy(b, HTTP, fixedServer(b))
+		add(b, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: 20 * time.Millisecond}})
+		benchmarkCalls(b, p.Addr())
+		d := p.Collect().Rules["slow"].Delay
+		b.ReportMetric(float64((d.Quantile(0.5) - 20*time.Millisecond).Microseconds()), "excess-p50-µs")
+		b.ReportMetric(float64((d.Quantile(0.99) - 20*time.Millisecond).Microseconds()), "excess-p99-µs")
+	})
+	for _, rate := range []int64{1_000_000, 50_000_000, 200_000_000} {
+		b.Run(fmt.Sprintf("rate %d MB per s", rate/1_000_000), func(b *testing.B) {
+			p := startProxy(b, TCP, startTCP(b, func(c net.Conn) {
+				for buf := make([]byte, 256<<10); ; {
+					if _, err := c.Write(buf); err != nil {
+						return
+					}
+				}
+			}))
+			add(b, p, Rule{Name: "thin", Percent: 1, Bandwidth: &Bandwidth{BytesPerS: rate}})
+			c := dial(b, p.Addr())
+			start := time.Now()
+			for b.Loop() {
+				if _, err := io.CopyN(io.Discard, c, rate/2); err != nil {
+					b.Fatal(err)
+				}
+				c.SetDeadline(time.Now().Add(patience))
+			}
+			got := float64(b.N) * float64(rate/2) / time.Since(start).Seconds()
+			b.ReportMetric(got/float64(rate), "of-rate")
+		})
+	}
 }

@@ -84,10 +84,16 @@ func (f *flow) request(h framing.Request) error {
 // keep reads a request whose answer the proxy gives itself.
 func (f *flow) keep(h framing.Request, cl call) error {
 	if !h.Expect {
-		if err := f.message(h.Size, &h.Body, func(p []byte) error {
+		err := f.message(h.Size, &h.Body, func(p []byte) error {
 			cl.inject.did.bytes.Add(int64(len(p)))
 			return nil
-		}); err != nil {
+		})
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, framing.ErrOpaque):
+			// Nobody can be given the answer: its request has no end.
+			f.c.end(wasCanceled, true)
+			return errOver
+		case err != nil:
 			return err
 		}
 	}
@@ -120,7 +126,7 @@ func (f *flow) untilAnswered() error {
 			return err
 		}
 	}
-	return nil
+	return f.look() // what was read may be the first bytes of a tunnel
 }
 
 // answers is the flow down of an HTTP edge: the answers of the upstream, and
@@ -178,10 +184,10 @@ func (f *flow) idle() error {
 
 // opaque gives up on answers: from here on, they are bytes.
 func (f *flow) opaque() error {
-	f.c.settleAll(wasOpaque)
 	if err := f.c.passOpaque(); err != nil {
 		return err
 	}
+	f.c.settleAll(wasOpaque)
 	return f.tunnel()
 }
 

@@ -366,10 +366,15 @@ func (c *conn) drawRaw(r *active) bool {
 // a stream of HTTP/1.x messages.
 func (c *conn) passOpaque() error {
 	c.mu.Lock()
-	counted := c.opaque
-	c.opaque = true
+	over, silent, counted := c.over, c.silent != nil, c.opaque
+	c.opaque = c.opaque || !over && !silent
 	c.mu.Unlock()
-	if !counted {
+	switch {
+	case over: // its calls are settled already, and what is left over only looks unasked for
+		return errOver
+	case silent:
+		return errSilent
+	case !counted:
 		c.p.stats.passedOpaque()
 	}
 	return c.enterRaw()
@@ -479,10 +484,10 @@ func (c *conn) ready() {
 // settle counts the front call by its status.
 func (c *conn) settle(status int) {
 	// To a caller that has sent FIN the answer may have been news, or not.
-	gone := c.callerDone.Load() && c.down.out.broken()
+	gone := c.callerDone.Load() && c.down.out.gone()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.first == len(c.calls) { // settled by the end of the conn
-		c.mu.Unlock()
 		return
 	}
 	c.calls[c.first] = call{}
@@ -490,7 +495,6 @@ func (c *conn) settle(status int) {
 	if c.upWaits {
 		c.nudge(&c.up)
 	}
-	c.mu.Unlock()
 	if gone {
 		c.p.stats.ended(wasCanceled)
 		return

@@ -234,8 +234,9 @@ func TestHTTPLatency(t *testing.T) {
 			if r.Eligible != 4 || r.Fired != 4 || r.Delay.Count() != 4 {
 				t.Fatalf("rule %+v, want 4 of 4 hit and measured", r)
 			}
-			if min, mean := r.Delay.Min(), r.Delay.Mean(); min < 49*time.Millisecond || mean > 70*time.Millisecond {
-				t.Errorf("measured delays: min %v, mean %v, want 50ms", min, mean)
+			// Not earlier; how much later is the machine's doing (TestExactLatency, BenchmarkAccuracy).
+			if min := r.Delay.Min(); min < 49*time.Millisecond {
+				t.Errorf("the shortest measured delay is %v, want 50ms", min)
 			}
 			if q := s.Latency.Quantile(0.5); q < 50*time.Millisecond {
 				t.Errorf("median of the calls is %v, want the delay in it", q)
@@ -463,4 +464,51 @@ func TestHTTPHalfClose(t *testing.T) {
 	if s.Answers["200"] != 1 {
 		t.Errorf("answers %v, want a 200", s.Answers)
 	}
+}
+
+// TestHTTPErrorWithoutARequest: a caller that leaves in the middle of a request
+// that an error rule was to answer leaves nothing behind.
+func TestHTTPErrorWithoutARequest(t *testing.T) {
+	p := startProxy(t, HTTP, "")
+	add(t, p, Rule{Name: "down", Percent: 1, Error: &Error{Status: 503}})
+	for _, says := range []string{"Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\nno chunk"} {
+		c := dial(t, p.Addr())
+		c.send("POST / HTTP/1.1\r\n" + says)
+		c.CloseWrite()
+		collect(t, p, func(s Stats) bool { return s.Open == 0 && s.Answers["canceled"] == 1 })
+	}
+}
+
+// TestHTTPIdleUpstreamCloses: what a pool of connections must hear of.
+func TestHTTPIdleUpstreamCloses(t *testing.T) {
+	release := make(chan struct{})
+	p := startProxy(t, HTTP, startTCP(t, func(c net.Conn) {
+		r := newReader(c)
+		for range 3 {
+			r.ReadString('\n')
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		<-release
+	}))
+	c := dial(t, p.Addr())
+	c.get("/")
+	close(release)
+	c.wantEnd()
+	c.Close()
+	s := collect(t, p, func(s Stats) bool { return s.Open == 0 })
+	if len(s.Answers) != 1 || s.Answers["200"] != 1 {
+		t.Errorf("answers %v, want the 200 alone", s.Answers)
+	}
+}
+
+// TestHTTPCloseAfterInjectedAnswer: a caller that asks for the end gets it, and an answer whole.
+func TestHTTPCloseAfterInjectedAnswer(t *testing.T) {
+	p := startProxy(t, HTTP, "")
+	add(t, p, Rule{Name: "down", Percent: 1, Error: &Error{Status: 204}})
+	c := dial(t, p.Addr())
+	c.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\nand more that nobody reads")
+	if status, _ := c.answer("GET"); status != 204 {
+		t.Errorf("status %d", status)
+	}
+	c.wantEnd()
 }

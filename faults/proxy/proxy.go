@@ -177,8 +177,9 @@ func (p *Proxy) remove(a *active) {
 
 // Collect returns what happened since the last Collect.
 func (p *Proxy) Collect() Stats {
+	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	s := p.stats.collect()
-	s.Open = int(p.open.Load())
+	s.Open = open
 	p.mu.Lock()
 	all := slices.Concat(*p.rules.Load(), p.retired)
 	p.retired = nil

@@ -117,6 +117,24 @@ func TestBucketKeepsItsRate(t *testing.T) {
 	})
 }
 
+// TestBucketCountsParts: portions that take parts of a nanosecond add up, and
+// nothing passes on the part that is left.
+func TestBucketCountsParts(t *testing.T) {
+	b := newBucket(newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: maxRate}}, 1, 0), 0)
+	passed := 0
+	for now := range time.Duration(1000) {
+		n, _ := b.admit(now, 7)
+		for n > 0 {
+			b.passed(now, n)
+			passed += n
+			n, _ = b.admit(now, 7)
+		}
+		if most := int(now) * 1000; passed > most || passed <= most-7 {
+			t.Fatalf("%d bytes passed in %v at 1000 bytes a nanosecond", passed, now)
+		}
+	}
+}
+
 func TestBucketDoesNotDrift(t *testing.T) {
 	for _, rate := range []int64{1000, 30_000, 1_000_000, 7_777_777, 200_000_000} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {

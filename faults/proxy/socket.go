@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"net"
-	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // socket is one side of a proxied connection: a TCP connection, or in tests
@@ -35,9 +37,11 @@ func (s *socket) abort() {
 	s.Close()
 }
 
-// broken tells whether the peer has sent RST, which after a write to a closed
-// loopback peer is known when write returns.
-func (s *socket) broken() bool {
+// gone tells whether a peer that has sent FIN had closed altogether, rather than
+// shut down its sending side only, once something was written to it: the one
+// acknowledges (SIOCOUTQ becomes 0), the other answers with RST. Neither takes
+// long; a peer that has said nothing after 20 ms counts as there.
+func (s *socket) gone() bool {
 	if s.tcp == nil {
 		return false
 	}
@@ -45,9 +49,19 @@ func (s *socket) broken() bool {
 	if err != nil {
 		return true
 	}
-	var errno int
-	err = raw.Control(func(fd uintptr) {
-		errno, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR)
-	})
-	return err != nil || errno != 0
+	for range 40 {
+		unacknowledged, errno := 0, 0
+		err := raw.Control(func(fd uintptr) {
+			unacknowledged, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			errno, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		})
+		if err != nil || errno != 0 {
+			return true
+		}
+		if unacknowledged == 0 {
+			return false
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
+	return false
 }

@@ -26,11 +26,12 @@ type stage interface {
 // bytes/rate to within one quantum:
 //
 //	paid    the time up to which the bytes that passed have used up the line
-//	tokens  (now − paid) · rate
+//	rest    what that leaves out, less than 1 ns, in units of 1 ns / rate
+//	tokens  (now − paid) · rate − rest
 type bucket struct {
 	by      *active
 	paid    time.Duration
-	rest    int64 // of paid, in units of 1 ns / rate
+	rest    int64
 	last    time.Duration
 	waiting bool // bytes wait since the last admit
 }
@@ -62,6 +63,8 @@ func (b *bucket) admit(now time.Duration, n int) (int, time.Duration) {
 	var have int64
 	if dt := now - b.paid; dt > 0 {
 		hi, lo := bits.Mul64(uint64(dt), uint64(rate))
+		lo, borrow := bits.Sub64(lo, uint64(b.rest), 0)
+		hi -= borrow                                    // no underflow: dt·rate ≥ rate > rest
 		q, _ := bits.Div64(hi, lo, uint64(time.Second)) // hi < 10^9: dt ≤ 1 s + catchUp, rate ≤ maxRate
 		have = int64(min(q, math.MaxInt32))
 	}

@@ -80,7 +80,7 @@ func TestTCPLatencyIsFromReceiveTime(t *testing.T) {
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "0123456789" {
 		t.Fatalf("got %q, %v", got, err)
 	}
-	if d := time.Since(start); d < 50*time.Millisecond || d > 400*time.Millisecond {
+	if d := time.Since(start); d < 50*time.Millisecond || d > 700*time.Millisecond {
 		t.Errorf("ten chunks took %v, want about one delay of 80ms ± 30ms", d)
 	}
 	s := p.Collect()
@@ -249,6 +249,31 @@ func TestSlowCallerHoldsNobodyUp(t *testing.T) {
 	}
 	add(t, p, Rule{Name: "d", Percent: 1, Reset: &Cut{}})
 	c.wantReset()
+}
+
+// TestHeldBytesAreBounded: when so much is held back, the sender waits.
+func TestHeldBytesAreBounded(t *testing.T) {
+	p := startProxy(t, TCP, startTCP(t, func(c net.Conn) {
+		for buf := make([]byte, 1<<20); ; {
+			if _, err := c.Write(buf); err != nil {
+				return
+			}
+		}
+	}))
+	remove := add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Hour}})
+	c := dial(t, p.Addr())
+	held := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Bytes >= heldMost }).Rules["slow"].Bytes
+	if held > heldMost || heldBudget.Load() < heldMost {
+		t.Errorf("%d bytes are held, of %d in the budget; at most %d may be", held, heldBudget.Load(), heldMost)
+	}
+	remove()
+	if _, err := io.CopyN(io.Discard, c, 2*heldMost); err != nil {
+		t.Fatal(err)
+	}
+	p.Stop()
+	if n := heldBudget.Load(); n != 0 {
+		t.Errorf("%d bytes of the budget are still claimed", n)
+	}
 }
 
 func TestStop(t *testing.T) {

@@ -5,7 +5,7 @@ package chart
 const CSS = `
 :root{--c-ink:#1b1f24;--c-muted:#545d68;--c-grid:#e1e5ea;--c-axis:#8b949e;--c-paper:#ffffff;
 --c-1:#0067a8;--c-2:#b85400;--c-3:#8a3f80;--c-4:#00795a;--c-5:#8f6a00;--c-6:#5d6671;
---c-ok:#2f7fb8;--c-bad:#c4420a;--c-warn:#f0c04a;--c-band:#e69f00;--c-bandtxt:#5c3d00;--c-on:#ffffff;--c-onwarn:#2b2100}
+--c-ok:#2a75ab;--c-bad:#c4420a;--c-warn:#f0c04a;--c-band:#e69f00;--c-bandtxt:#5c3d00;--c-on:#ffffff;--c-onwarn:#2b2100}
 @media screen and (prefers-color-scheme:dark){
 :root{--c-ink:#e6e9ee;--c-muted:#a5afba;--c-grid:#2b323b;--c-axis:#66707c;--c-paper:#161b22;
 --c-1:#58b4f0;--c-2:#f0a04b;--c-3:#d796cc;--c-4:#3fc79a;--c-5:#e3c44f;--c-6:#a5afba;

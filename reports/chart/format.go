@@ -40,10 +40,17 @@ func Seconds(s float64) string {
 // TickSeconds is Seconds for the round values of an axis: "50 ms", not "50.0 ms".
 func TickSeconds(s float64) string {
 	number, unit, _ := strings.Cut(Seconds(s), " ")
-	if strings.Contains(number, ".") {
-		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")
+	return strings.TrimSuffix(trimZeros(number)+" "+unit, " ")
+}
+
+// TickNumber is Number for the round values of an axis: "0.5", not "0.500".
+func TickNumber(v float64) string { return trimZeros(Number(v)) }
+
+func trimZeros(number string) string {
+	if !strings.Contains(number, ".") || strings.Contains(number, "e") {
+		return number
 	}
-	return strings.TrimSuffix(number+" "+unit, " ")
+	return strings.TrimRight(strings.TrimRight(number, "0"), ".")
 }
 
 // Share writes a ratio (0 to 1) as a percentage: "98.2%". It takes as many digits
@@ -60,7 +67,11 @@ func ShareAgainst(ratio, target float64) string {
 		return "0%"
 	case ratio == 1:
 		return "100%"
-	case math.Abs(ratio*100-math.Round(ratio*100)) < 1e-9 && ratio > 0 && ratio < 1:
+	case ratio > 0 && ratio < 1e-8:
+		return "<0.000001%"
+	case ratio < 1 && ratio > 1-1e-8:
+		return ">99.999999%"
+	case math.Abs(ratio*100-math.Round(ratio*100)) < 1e-9:
 		return strconv.FormatFloat(ratio*100, 'f', 0, 64) + "%"
 	}
 	for digits := 1; ; digits++ {

@@ -38,7 +38,7 @@ type Axis struct {
 	Label    string
 	Min, Max float64
 	Log      bool
-	Format   func(float64) string // of a tick; default Number
+	Format   func(float64) string // of a tick; default TickNumber
 	Ticks    []Tick               // in place of computed ones
 }
 
@@ -169,7 +169,7 @@ func (f *frame) drawX(a Axis) {
 	if ticks == nil {
 		format := a.Format
 		if format == nil {
-			format = Number
+			format = TickNumber
 		}
 		for _, v := range TimeTicks(f.x.Min, f.x.Max, int(max(2, (f.right-f.left)/70))) {
 			ticks = append(ticks, Tick{v, format(v)})

@@ -129,7 +129,7 @@ func (p Plot) SVG() template.HTML {
 func (p Plot) yAxis() (Axis, Scale, []Tick) {
 	a := p.Y
 	if a.Format == nil {
-		a.Format = Number
+		a.Format = TickNumber
 	}
 	lo, hi := math.Inf(1), math.Inf(-1)
 	see := func(v float64) {

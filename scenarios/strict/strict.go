@@ -359,16 +359,36 @@ func (d *Document) Has(path string) bool {
 // mistaken, and for a key that is missing from such a mapping (it may be there,
 // misspelt).
 func (d *Document) Report(path, hint, format string, args ...any) {
-	if d.partial[path] || !d.Has(path) && path != "" && parent(path) != "" && d.partial[parent(path)] {
+	if d.explained(path) {
 		return
-	}
-	for p := path; p != ""; p = parent(p) {
-		if d.broken[p] {
-			return
-		}
 	}
 	line, column := d.Position(path)
 	d.add(position{line, column}, path, fmt.Sprintf(format, args...), hint)
+}
+
+// ReportKey is Report for a mistake in the key itself: it points there also where
+// the value is a scalar.
+func (d *Document) ReportKey(path, hint, format string, args ...any) {
+	if p, ok := d.places[path]; ok && p.keyed {
+		if !d.explained(path) {
+			d.add(p.key, path, fmt.Sprintf(format, args...), hint)
+		}
+		return
+	}
+	d.Report(path, hint, format, args...)
+}
+
+// explained tells whether decoding found a mistake that accounts for one at path.
+func (d *Document) explained(path string) bool {
+	if d.partial[path] || !d.Has(path) && path != "" && parent(path) != "" && d.partial[parent(path)] {
+		return true
+	}
+	for p := path; p != ""; p = parent(p) {
+		if d.broken[p] {
+			return true
+		}
+	}
+	return false
 }
 
 // Err is everything that is wrong, in the order of the file, or nil.

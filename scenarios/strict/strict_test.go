@@ -400,14 +400,19 @@ func TestReport(t *testing.T) {
 	}
 	d.Report("by.x.time", "a hint", "told: %d", 1)
 	d.Report("by.y.with", "", "told")
+	d.ReportKey("by.x.price", "", "must not be told")
 	d.Report("by", "", "told")
+	d.ReportKey("by.y.price", "", "told at the key")
 	problems := d.Err().(Problems)
-	if len(problems) != before+3 {
+	if len(problems) != before+4 {
 		t.Fatalf("told too little: %v", d.Err())
 	}
 	for _, p := range problems {
 		if p.Path == "by.x.time" && (p.Line != 4 || p.Column != 27 || p.Hint != "a hint" || p.Message != "told: 1") {
 			t.Errorf("told wrongly: %+v", p)
+		}
+		if p.Message == "told at the key" && (p.Line != 5 || p.Column != 8) {
+			t.Errorf("told at the wrong place: %+v", p)
 		}
 	}
 }

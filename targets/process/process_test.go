@@ -428,7 +428,7 @@ func TestStopTheRuntime(t *testing.T) {
 	for _, p := range ps {
 		ended(t, p)
 	}
-	if _, err := r.Start(Command{Name: "late", Args: self("sleep")}); err == nil || !strings.Contains(err.Error(), `start "late": the runtime is stopped`) {
+	if _, err := r.Start(Command{Name: "late", Args: self("sleep")}); err == nil || !strings.Contains(err.Error(), "the runtime is stopped") {
 		t.Errorf("start after Stop: %v", err)
 	}
 }
@@ -462,7 +462,7 @@ func TestWhatCannotBeStarted(t *testing.T) {
 	for want, c := range cases {
 		c.Name = "api"
 		p, err := r.Start(c)
-		if p != nil || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `start "api"`) {
+		if p != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v; want %q", err, want)
 		}
 	}

@@ -64,6 +64,7 @@ func StartRuntime() *Runtime {
 		// Never unlocked: when this goroutine ends so does its thread, and a
 		// child that Stop could not get rid of is killed by the kernel.
 		runtime.LockOSThread()
+		ordinary() // what it forks inherits this thread's priority
 		for o := range r.orders {
 			o.done <- o.cmd.Start()
 		}
@@ -72,15 +73,16 @@ func StartRuntime() *Runtime {
 }
 
 // Start forks and executes c. A program that does not exist, or is not
-// executable, is an error here; everything later shows in the Process.
+// executable, is an error here; everything later shows in the Process. The error
+// leaves it to the caller to say which service it is about.
 func (r *Runtime) Start(c Command) (*Process, error) {
 	program, err := find(c)
 	if err != nil {
-		return nil, fmt.Errorf("start %q: %w", c.Name, err)
+		return nil, err
 	}
 	p, files, err := newProcess(c)
 	if err != nil {
-		return nil, fmt.Errorf("start %q: %w", c.Name, err)
+		return nil, err
 	}
 	p.cmd = &exec.Cmd{
 		Path:   program,
@@ -98,7 +100,7 @@ func (r *Runtime) Start(c Command) (*Process, error) {
 	err = errors.Join(err, files.closeChildSide())
 	if p.cmd.Process == nil {
 		p.abandon()
-		return nil, fmt.Errorf("start %q: %w", c.Name, err)
+		return nil, err
 	}
 	p.run(func() {
 		r.mu.Lock()

@@ -69,14 +69,15 @@ var Start = Position{State: Pending, Step: Reserve}
 //	  |  |  |          |  +----------> refund ---> release ---> declined | compensated
 //	  |  |  +-given up-|------------------------------^
 //	  |  +-rejected----|------------------------------------> compensated
-//	  +-sold out-------|------------------------------------> soldout
+//	  +-sold out-------|-----------------> release --------> soldout
 //
 // Unknown leaves a saga where it is, to be tried again under the same name:
 // every step may be repeated. After a charge that went unanswered the way back
 // begins with the refund, because the money may have moved; payments answers a
 // refund of nothing by closing the order against a charge that is still on its
-// way, and stock does likewise. On the way back everything but done means that
-// the step has to be tried again, for good.
+// way, and stock does likewise: so even a refused reserve is released, since an
+// earlier try of it may have gone unanswered and still arrive. On the way back
+// everything but done means that the step has to be tried again, for good.
 func (p Position) Next(r Result) Position {
 	if p.Outcome != "" {
 		switch {
@@ -93,7 +94,7 @@ func (p Position) Next(r Result) Position {
 		case Done:
 			return Position{State: Pending, Step: Charge}
 		case Refused:
-			return Position{State: SoldOut}
+			return Position{Compensating, Release, SoldOut}
 		case Rejected:
 			return Position{State: Compensated}
 		case GivenUp:
