@@ -78,15 +78,24 @@ func command(role string, args ...string) []string {
 
 // relays is a small Edges: one relay per edge, which follows the callee.
 type relays struct {
-	t  *testing.T
-	mu sync.Mutex
-	to map[string]string // by callee
-	at map[string]string // by edge
-	wg sync.WaitGroup
+	mu        sync.Mutex
+	to        map[string]string // by callee
+	at        map[string]string // by edge
+	listeners []net.Listener
+	wg        sync.WaitGroup
 }
 
 func newRelays(t *testing.T) *relays {
-	return &relays{t: t, to: map[string]string{}, at: map[string]string{}}
+	r := &relays{to: map[string]string{}, at: map[string]string{}}
+	t.Cleanup(func() { // all listeners first: the group waits for every one
+		r.mu.Lock()
+		for _, l := range r.listeners {
+			l.Close()
+		}
+		r.mu.Unlock()
+		r.wg.Wait()
+	})
+	return r
 }
 
 func (r *relays) Serves(callee string, _ int, address string) {
@@ -116,10 +125,7 @@ func (r *relays) Resolve(caller, callee string, _ int) (string, error) {
 			r.wg.Go(func() { r.relay(from, callee) })
 		}
 	})
-	r.t.Cleanup(func() {
-		l.Close()
-		r.wg.Wait()
-	})
+	r.listeners = append(r.listeners, l)
 	return r.at[edge], nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +22,10 @@ func TestMain(m *testing.M) {
 	// the test binary is called.
 	if len(os.Args) > 1 && os.Args[1] == "service" {
 		main()
+	}
+	// The scripts measure time: one at a time, unless somebody asks otherwise.
+	if err := flag.Set("test.parallel", "1"); err != nil {
+		panic(err)
 	}
 	testscript.Main(m, map[string]func(){
 		"chaosctl": main,

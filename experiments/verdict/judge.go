@@ -164,7 +164,7 @@ func (out *Result) conclude(h Hypotheses, r *record) {
 	}
 	for _, f := range out.Faults {
 		if f.InjectedAtS != nil && !f.VerifiedReverted {
-			r.warn("fault %q is not known to be reverted%s: run `chaosctl recover`", f.Name, suffix(r.revertError(f.Name)))
+			r.warn("fault %q is not known to be reverted%s: what it left stands in the undo folder of the run", f.Name, suffix(r.revertError(f.Name)))
 		}
 	}
 	out.Reasons = append(out.Reasons, void...)

@@ -153,7 +153,7 @@ func TestTicksAreRoundFewAndWithin(t *testing.T) {
 		}
 		l := math.Exp(rapid.Float64Range(-15, 5).Draw(t, "log low"))
 		h := l * math.Exp(rapid.Float64Range(0, 15).Draw(t, "log ratio"))
-		if a, b := NiceLog(l, h); a > l*(1+1e-9) || b < h*(1-1e-9) || b/a < 9.9 || b/a > h/l*1000 {
+		if a, b := NiceLog(l, h); a > l*(1+1e-6) || b < h*(1-1e-6) || b/a < 9.9 || b/a > h/l*1000 {
 			t.Fatalf("[%v, %v] is no good axis for [%v, %v]", a, b, l, h)
 		}
 	})
