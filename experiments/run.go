@@ -368,11 +368,11 @@ func (r *run) settle(ctx context.Context) {
 	defer cancel()
 	for _, name := range r.plan.Hypotheses.Invariants {
 		ok, detail, values, err := r.system.Check(asking, name)
+		probe := &journal.Probe{Name: name, Kind: "invariant", OK: ok, Detail: detail, Values: values}
 		if err != nil {
-			r.mark(fmt.Sprintf("invariant %q could not be read: %v", name, err), true)
-			continue
+			probe.Error = err.Error()
 		}
-		r.write(journal.Event{Probe: &journal.Probe{Name: name, Kind: "invariant", OK: ok, Detail: detail, Values: values}})
+		r.write(journal.Event{Probe: probe})
 	}
 }
 

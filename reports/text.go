@@ -37,7 +37,7 @@ func Text(w io.Writer, r Report, o TextOptions) error {
 	t.width = max(t.width, 40)
 
 	t.verdict(r)
-	t.objectives(r.Result.Objectives)
+	t.objectives(r.Result.Objectives, r.Result.FamilyError)
 	t.breakers(r.Result.Breakers)
 	t.invariants(r.Result.Invariants)
 	t.faults(r)
@@ -157,7 +157,7 @@ func (t *text) verdict(r Report) {
 //
 // before, during and after show the metric in every phase; bounds are those of
 // the share that is judged. Where a row does not fit, it takes two lines.
-func (t *text) objectives(all []verdict.ObjectiveResult) {
+func (t *text) objectives(all []verdict.ObjectiveResult, family string) {
 	if len(all) == 0 {
 		return
 	}
@@ -239,6 +239,9 @@ func (t *text) objectives(all []verdict.ObjectiveResult) {
 	}
 	for _, n := range notes.order {
 		t.item("  note: ", faint, n+" ("+list(notes.of[n])+")")
+	}
+	if family != "" {
+		t.item("  note: ", faint, clean(family))
 	}
 }
 
@@ -353,18 +356,20 @@ func (t *text) faults(r Report) {
 		if f.Fired > 0 {
 			proof = append(proof, fmt.Sprintf("fired %s", chart.Count(f.Fired)))
 		}
-		pairs, _ := positiveControl(f)
-		for _, m := range pairs {
-			proof = append(proof, m.name+" "+m.asked+" -> "+m.observed)
+		// The judge's own sentence says what counts; without one, the pairs do.
+		if f.Detail != "" {
+			proof = append(proof, clean(f.Detail))
+		} else {
+			pairs, _ := positiveControl(f)
+			for _, m := range pairs {
+				proof = append(proof, m.name+" "+m.asked+" -> "+m.observed)
+			}
 		}
 		if s, _ := reverted(f); s != "" {
 			proof = append(proof, s)
 		}
 		if len(proof) > 0 {
 			t.item("      ", "", strings.Join(proof, ", "))
-		}
-		if f.Detail != "" {
-			t.item("      ", "", clean(f.Detail))
 		}
 	}
 }

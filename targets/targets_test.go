@@ -488,6 +488,13 @@ func TestStopEndsAStartUnderWay(t *testing.T) {
 		Command: []string{"/bin/sh", "-c", `if [ -e ${data}/again ]; then exec "$0" child deaf; fi; touch ${data}/again; exec "$0" child store ${port}`, os.Args[0]},
 	}}}
 	c, d := config(t, s)
+	restarted := make(chan struct{})
+	c.Notify = func(e Event) {
+		d.notify(e)
+		if e.State == Restarted {
+			close(restarted)
+		}
+	}
 	sys, err := Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -497,12 +504,7 @@ func TestStopEndsAStartUnderWay(t *testing.T) {
 	}
 	again := make(chan error, 1)
 	go func() { again <- sys.StartAgain(context.Background(), "svc", 0) }()
-	for { // until it has been started
-		if pids, _ := sys.Processes("svc", 0); len(pids) > 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	<-restarted
 	if err := sys.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -331,18 +331,24 @@ func (r *record) moreWarnings(h Hypotheses, out *Result) {
 			r.warn("load %q: %s", rec.Load, rec.Detail)
 		}
 	}
+	out.FamilyError = familyError(out.Objectives, h.Confidence)
+}
+
+// familyError says how likely it is, at most, that at least one of several
+// bounds misses (Bonferroni's inequality). It is empty for a single one.
+func familyError(objectives []ObjectiveResult, confidence float64) string {
 	var bounded int
-	for _, o := range out.Objectives {
+	for _, o := range objectives {
 		if o.Verdict != Inconclusive {
 			bounded++
 		}
 	}
-	if bounded > 1 {
-		alpha := 1 - h.Confidence
-		each := 1 - alpha/float64(bounded)
-		r.warn("%d objectives were judged, each at %s confidence: the chance that at least one of them is judged wrongly is at most %s (ask for `confidence: %s` to bound it at %s)",
-			bounded, percent(h.Confidence), percent(math.Min(1, alpha*float64(bounded))), confidenceText(each), percent(alpha))
+	if bounded < 2 {
+		return ""
 	}
+	alpha := 1 - confidence
+	return fmt.Sprintf("%d objectives were judged, each at %s confidence: the chance that at least one of them is judged wrongly is at most %s (ask for `confidence: %s` to bound it at %s)",
+		bounded, percent(confidence), percent(math.Min(1, alpha*float64(bounded))), confidenceText(1-alpha/float64(bounded)), percent(alpha))
 }
 
 func confidenceText(c float64) string {

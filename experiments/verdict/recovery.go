@@ -45,6 +45,11 @@ func measureRecovery(h Hypotheses, r *record) []RecoveryResult {
 			continue
 		}
 		out := RecoveryResult{Load: l.Name, AllowedS: sec(clauses[0].Recovery)}
+		if !r.complete && end > r.last {
+			out.Detail = "the run ended before it could be seen"
+			all = append(all, out)
+			continue
+		}
 		end = min(end, r.last)
 		second := int64(recoveryWindow / step)
 		first, last := int64(faultEnd/step), slotOf(end)

@@ -94,6 +94,7 @@ type Result struct {
 	Reasons     []string            `json:"reasons"`
 	Warnings    []string            `json:"warnings"`
 	Objectives  []ObjectiveResult   `json:"objectives"`
+	FamilyError string              `json:"family_error,omitempty"` // what several objectives mean together, in a sentence
 	Breakers    []BreakerResult     `json:"breakers"`
 	Invariants  []InvariantResult   `json:"invariants"`
 	Faults      []FaultResult       `json:"faults"`
