@@ -353,7 +353,7 @@ func (t *text) faults(r Report) {
 		}
 		t.item("  "+symbol(v)+" "+seen+" ", paintOf(v), words)
 		var proof []string
-		if f.Fired > 0 {
+		if f.Fired > 0 && f.Detail == "" {
 			proof = append(proof, fmt.Sprintf("fired %s", chart.Count(f.Fired)))
 		}
 		// The judge's own sentence says what counts; without one, the pairs do.

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -148,7 +150,7 @@ func (p *progress) headline() string {
 	if p.plan.Variant != experiments.Main {
 		text = string(p.plan.Variant) + " " + text
 	}
-	for name := range p.active {
+	for _, name := range slices.Sorted(maps.Keys(p.active)) {
 		text += " [" + name + "]"
 	}
 	return fmt.Sprintf("%-24.40s", text)

@@ -83,7 +83,10 @@ func cleanTemp(ts *testscript.TestScript, _ bool, _ []string) {
 
 // hello is a user's web server: `hello PORT`.
 func hello() {
-	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") })
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.Method, r.URL)
+		_, _ = io.WriteString(w, "hello\n")
+	})
 	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

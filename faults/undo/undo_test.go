@@ -364,3 +364,35 @@ func stop(t *testing.T, p Process) {
 		t.Fatalf("process %v is not stopped after SIGSTOP", p)
 	}
 }
+
+func TestClose(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "undo")
+	l, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := l.Record(Record{Fault: "f", Kind: "kill"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil { // with something pending
+		t.Fatal(err)
+	}
+	if r, err := Pending(dir); err != nil || len(r) != 1 {
+		t.Errorf("Close took what was pending: %v, %v", r, err)
+	}
+	if _, err := l.Record(Record{Fault: "g", Kind: "kill"}); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("a record after Close: %v", err)
+	}
+	if err := done(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty folder is left (%v)", err)
+	}
+}
