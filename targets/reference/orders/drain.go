@@ -14,7 +14,7 @@ import (
 const (
 	slowest    = 5.0                    // sagas started per second when everything fails
 	gentle     = 50.0                   // … to begin with
-	fastest    = 250.0                  // … when everything succeeds
+	fastest    = 100.0                  // … when everything succeeds: customers of the moment need the same services
 	gain       = 0.5                    // added to the pace by each success; a failure halves it
 	abreast    = 16                     // sagas under way at once: well below a bulkhead, which customers need
 	patience   = 5 * time.Second        // of one try, where the edge itself has no timeout
