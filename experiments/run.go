@@ -146,6 +146,7 @@ type run struct {
 	zero      time.Time       // offset 0: the first phase begins
 	early     []journal.Event // what happened before that
 	failed    error           // first error of the journal
+	stop      context.CancelCauseFunc
 	revertErr error
 
 	steady    steadiness
@@ -183,10 +184,13 @@ func (r *run) begin() {
 func (r *run) write(e journal.Event) {
 	if err := r.journal.Write(e); err != nil {
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		if r.failed == nil {
 			r.failed = err
+			if r.stop != nil {
+				r.stop(&abortError{err.Error()}) // what cannot be recorded need not happen
+			}
 		}
-		r.mu.Unlock()
 	}
 }
 
@@ -224,6 +228,9 @@ func (r *run) service(e targets.Event) {
 func (r *run) live(outer context.Context) error {
 	ctx, stop := context.WithCancelCause(outer)
 	defer stop(nil)
+	r.mu.Lock()
+	r.stop = stop
+	r.mu.Unlock()
 	r.stopped = make(chan struct{})
 	r.observers.Go(r.observeEdges)
 	r.observers.Go(r.observeBreakers)

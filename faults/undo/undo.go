@@ -10,8 +10,8 @@
 //	 "owner":{"pid":812,"start_ticks":90211},"boot":"<boot id>",
 //	 "data":{"processes":"840@90260 846@90262"},"at":"2026-01-02T15:04:05Z"}
 //
-// A file is written under a name that no reader looks at, synced, and renamed:
-// a record is whole or absent. Pending reads what a dead owner left; Revert
+// A file is written under a name that no reader looks at, synced, and linked to
+// its own: a record is whole or absent, and never replaces another. Pending reads what a dead owner left; Revert
 // undoes one record with nothing but what it says.
 package undo
 
@@ -130,22 +130,15 @@ func (l *Log) Record(r Record) (done func() error, err error) {
 	if l.closed {
 		return nil, doing(errors.New("the log is closed"))
 	}
-	temp, f, err := l.create(r.Fault)
+	temp, err := l.write(append(line, '\n'))
 	if err != nil {
 		return nil, doing(err)
 	}
-	path := strings.TrimSuffix(temp, unfinished)
-	_, err = f.Write(append(line, '\n'))
-	if err == nil {
-		err = l.sync(f)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	path, err := l.publish(temp, r.Fault)
+	if err != nil {
 		return nil, errors.Join(doing(err), os.Remove(temp))
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return nil, errors.Join(doing(err), os.Remove(temp))
-	}
-	if err := l.syncDir(); err != nil {
+	if err := errors.Join(os.Remove(temp), l.syncDir()); err != nil {
 		return nil, errors.Join(doing(err), os.Remove(path))
 	}
 	return func() error { return l.remove(r.Fault, path) }, nil
@@ -164,21 +157,32 @@ func (l *Log) Close() error {
 	return fmt.Errorf("close undo log: %w", err)
 }
 
-// create opens the next unused file name. Another owner may be writing into the
-// same folder, so the number is a wish and O_EXCL decides.
-func (l *Log) create(fault string) (path string, f *os.File, err error) {
+// write puts the content, synced, into a file that no reader takes for a record.
+func (l *Log) write(content []byte) (path string, err error) {
+	f, err := os.CreateTemp(l.dir, "*"+unfinished)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = l.sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
+// publish gives the file the next unused name of a record. It links, and does not
+// rename: others may be writing into the same folder, and a rename would silently
+// replace a record of theirs that took the name since we looked.
+func (l *Log) publish(temp, fault string) (path string, err error) {
 	for {
 		l.next++
 		path = filepath.Join(l.dir, fmt.Sprintf("%06d-%s%s", l.next, fileName(fault), suffix))
-		if _, err := os.Lstat(path); err == nil {
-			continue
+		if err := os.Link(temp, path); !errors.Is(err, fs.ErrExist) {
+			return path, err
 		}
-		path += unfinished
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		return path, f, err
 	}
 }
 
@@ -230,7 +234,7 @@ func Pending(dir string) ([]Record, error) {
 	var records []Record
 	var bad []error
 	for _, e := range entries { // by name, and so by number
-		// "….json.new" was never finished, so its fault never existed.
+		// "….new" was never finished, so its fault never existed.
 		if !strings.HasSuffix(e.Name(), suffix) {
 			continue
 		}
