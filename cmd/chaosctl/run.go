@@ -31,7 +31,6 @@ type runFlags struct {
 	output  string
 	samples bool
 	quiet   bool
-	width   int
 }
 
 func newRun() *cobra.Command {
