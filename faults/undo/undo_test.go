@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("UNDO_TEST_ROLE") {
 	case "sleep":
 		fmt.Println("up")
-		select {}
+		time.Sleep(time.Hour) // not select{}: without another goroutine that is a fatal deadlock
 	case "full-disk":
 		os.Exit(fullDisk())
 	}
