@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "sleep" { // the victims of TestRealProcesses
 		fmt.Println("up")
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	}
 	goleak.VerifyTestMain(m)
 }

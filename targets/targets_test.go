@@ -62,7 +62,7 @@ func child(role string, args []string) int {
 		return 1
 	case "deaf": // runs, and never listens
 		fmt.Println("up but deaf")
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	case "fails":
 		fmt.Println("no configuration")
 		return 3

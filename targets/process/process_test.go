@@ -36,7 +36,7 @@ func child(role string, args []string) {
 	switch role {
 	case "sleep": // until killed
 		fmt.Println("up")
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	case "env":
 		fmt.Println(strings.Join(os.Environ(), "\n"))
 	case "echo": // lines to stdout and stderr in turn, then exit 3
@@ -58,12 +58,12 @@ func child(role string, args []string) {
 	case "stubborn":
 		signal.Ignore(unix.SIGTERM)
 		fmt.Println("up")
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	case "announce":
 		fmt.Println(`{"listening":"127.0.0.1:4711"}`)
 		fmt.Println("more")
 		fmt.Fprintln(os.Stderr, "log")
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	case "family": // a child of its own that ignores SIGTERM; prints its number
 		cmd := exec.Command(os.Args[0], "child", "stubborn")
 		cmd.Stdout = os.Stdout // keeps the pipe open, too
@@ -75,7 +75,7 @@ func child(role string, args []string) {
 		if len(args) > 0 && args[0] == "leave" {
 			return
 		}
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	case "runtime": // holds a runtime with one child, prints its number
 		p, err := StartRuntime().Start(Command{Name: "grandchild", Args: self("sleep")})
 		if err != nil {
@@ -83,7 +83,7 @@ func child(role string, args []string) {
 			os.Exit(1)
 		}
 		fmt.Println(p.PID())
-		select {}
+		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
 	}
 }
 
