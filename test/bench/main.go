@@ -40,6 +40,7 @@ target: { system: shop }
 load:
   shoppers: { request: POST /checkout, to: gateway, rate: 100/s }
 phases: { before: 1s }
+hypothesis: { shoppers: { before: [ok >= 90%] } }
 `
 
 func measure(binary string, rounds int, doc string) error {
