@@ -111,6 +111,10 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	r.write(journal.Event{Phase: &journal.Phase{Name: "drain"}})
 	if cause == nil || errors.Is(cause, errNoSteadyState) {
 		r.settle(ctx)
+		if ctx.Err() != nil {
+			r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted while the system drained", Interrupted: true}})
+			cause = errInterrupted
+		}
 	}
 	r.stopObserving()
 
@@ -194,9 +198,14 @@ func (r *run) write(e journal.Event) {
 	}
 }
 
+// writeErr is the first event that the journal refused. What stopped the journal
+// itself is left to its Close.
 func (r *run) writeErr() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if errors.Is(r.failed, r.journal.Err()) {
+		return nil
+	}
 	return r.failed
 }
 
@@ -230,6 +239,9 @@ func (r *run) live(outer context.Context) error {
 	defer stop(nil)
 	r.mu.Lock()
 	r.stop = stop
+	if r.failed != nil {
+		stop(&abortError{r.failed.Error()}) // the journal's first lines could not be written
+	}
 	r.mu.Unlock()
 	r.stopped = make(chan struct{})
 	r.observers.Go(r.observeEdges)
@@ -337,12 +349,13 @@ func (r *run) claim(fault string) verdict.Fault {
 }
 
 // settle waits until the system has finished what it accepted, then asks for
-// its invariants.
-func (r *run) settle(ctx context.Context) {
+// its invariants. When it is interrupted it asks for none: a system that has not
+// drained breaks them without being wrong.
+func (r *run) settle(outer context.Context) {
 	if len(r.plan.Hypotheses.Invariants) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	ctx, cancel := context.WithTimeout(outer, drainTimeout)
 	defer cancel()
 	began := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -356,6 +369,9 @@ func (r *run) settle(ctx context.Context) {
 		}
 		if quiet++; !ok {
 			quiet = 0
+		}
+		if outer.Err() != nil {
+			return
 		}
 		if quiet >= drainedFor || ctx.Err() != nil {
 			r.write(journal.Event{Probe: &journal.Probe{

@@ -240,7 +240,7 @@ func TestPickOf(t *testing.T) {
 		wantError string
 	}{
 		{Pick{}, 1, 1, ""}, {Pick{Count: 2}, 3, 2, ""}, {Pick{All: true}, 5, 5, ""}, {Pick{Ratio: 0.5}, 5, 3, ""}, {Pick{Ratio: 0.5}, 1, 1, ""},
-		{Pick{Ratio: 0.1}, 2, 0, "pick 10% of 2 instances is none"}, {Pick{Count: 2}, 1, 0, "pick 2: there are only 1 instances"}, {Pick{All: true}, 0, 0, "is none"},
+		{Pick{Ratio: 0.1}, 2, 0, "pick 10% of 2 is none"}, {Pick{Count: 2}, 1, 0, "pick 2 is more than there are (1)"}, {Pick{All: true}, 0, 0, "is none"},
 	} {
 		n, err := c.p.Of(c.of)
 		if n != c.want || (err != nil) != (c.wantError != "") || err != nil && !strings.Contains(err.Error(), c.wantError) {

@@ -220,9 +220,9 @@ func (p Pick) Of(instances int) (int, error) {
 	}
 	switch {
 	case n < 1:
-		return 0, fmt.Errorf("pick %s of %d instances is none: a fault that hits nothing shows nothing", p, instances)
+		return 0, fmt.Errorf("pick %s of %d is none: a fault that hits nothing shows nothing", p, instances)
 	case n > instances:
-		return 0, fmt.Errorf("pick %s: there are only %d instances", p, instances)
+		return 0, fmt.Errorf("pick %s is more than there are (%d)", p, instances)
 	}
 	return n, nil
 }

@@ -246,6 +246,10 @@ func (c *checker) fault(s faults.Spec) {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
 					"%s: %q is only an address: what chaosctl did not start, it does not kill, pause or restart", who, s.Target)
 			}
+			verb, pick := selection(s)
+			if _, err := pick.Of(instances); err != nil {
+				c.doc.Report(at+"."+verb+".pick", "leave pick out, or write all", "%s: %v: %q runs as one instance", who, err, s.Target)
+			}
 		}
 	case strings.Contains(s.Target, "->"):
 		e, ok := c.edge(at+".target", who, s.Target)
@@ -285,6 +289,20 @@ func (c *checker) partition(path, who string, p faults.Partition) {
 	if sound && !slices.ContainsFunc(c.system.Edges, func(e topology.Edge) bool { return p.Covers(e.Caller, e.Callee) }) {
 		c.doc.Report(path, "chaosctl plan shows the edges", "%s: no edge leads from one side to the other, so there is nothing to cut", who)
 	}
+}
+
+// instances is how many of each service run: no runtime of this build replicates.
+const instances = 1
+
+// selection is the verb of a fault on a service, and whom it picks.
+func selection(s faults.Spec) (verb string, pick faults.Pick) {
+	switch {
+	case s.Kill != nil:
+		return "kill", s.Kill.Pick
+	case s.Pause != nil:
+		return "pause", s.Pause.Pick
+	}
+	return "restart", s.Restart.Pick
 }
 
 func (c *checker) expectation(h expectation) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/chaosctl/chaosctl/experiments"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
@@ -82,14 +83,23 @@ func runCode(r verdict.Result) int {
 	switch {
 	case r.Status == "aborted" || r.Status == "interrupted":
 		return exitAborted
-	case r.Status == "failed":
-		return exitInternal
+	case r.Status == "failed": // the system did not start
+		return exitUsage
 	case r.Verdict == verdict.Fail:
 		return exitFail
 	case r.Verdict == verdict.Pass:
 		return exitPass
 	}
 	return exitInconclusive
+}
+
+// reportCode is the exit code of a run, with its control where it had one.
+func reportCode(r verdict.Result) int {
+	code := runCode(r)
+	if r.Control != nil && code != exitAborted {
+		return pairCode(*r.Control)
+	}
+	return code
 }
 
 // pairCode is the exit code of a scenario with its control.
@@ -115,6 +125,8 @@ func runError(err error) error {
 			hint: "a fault may still be in place; the records in the run's undo folder say what and where"}
 	case errors.As(err, &start):
 		return &exitError{code: exitUsage, err: err}
+	case errors.Is(err, syscall.ENOSPC):
+		return &exitError{code: exitInternal, err: err, hint: "the disk is full: make room, or choose another run folder with --out"}
 	}
 	return internal(err)
 }

@@ -28,7 +28,9 @@ func newValidate() *cobra.Command {
 					fmt.Fprintln(cmd.ErrOrStderr(), err)
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (%s)\n", name, s.Name)
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (%s)\n", name, s.Name); err != nil {
+					return internal(err)
+				}
 			}
 			if bad > 0 {
 				return &exitError{code: exitUsage, err: fmt.Errorf("%d of %d not valid", bad, len(args)),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,6 +41,9 @@ RUN is a run folder, or "last" for the newest below .chaosctl/runs.`,
 			if err != nil {
 				return usage(err, "")
 			}
+			if err := verifyFolder(dir); err != nil { // still worth a look, and not to be trusted
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
+			}
 			if write {
 				if err := reports.WriteAll(dir, r); err != nil {
 					return internal(err)
@@ -71,26 +75,71 @@ was kept elsewhere (it stands on stdout of run and in result.json).`,
 			if err != nil {
 				return err
 			}
-			path := filepath.Join(dir, "journal.jsonl")
-			f, err := os.Open(path)
-			if err != nil {
-				return usage(err, "")
-			}
-			defer f.Close()
-			if err := journal.Verify(f); err != nil {
-				return usage(fmt.Errorf("%s: %w", path, err), "the journal was changed after the run; its verdict means nothing")
+			if err := verifyFolder(dir); err != nil {
+				hint := ""
+				var broken *journal.BrokenError
+				switch {
+				case errors.As(err, &broken) && broken.Torn:
+					hint = "the run was killed, or its disk was full; chaosctl report judges what was recorded"
+				case broken != nil:
+					hint = "the journal was changed after the run; its verdict means nothing"
+				}
+				return usage(err, hint)
 			}
 			r, err := readRun(dir)
 			if err != nil {
 				return usage(err, "")
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "journal intact: %d events, head %s\nverdict: %s\n", len(r.Events), r.Result.JournalHead, r.Result.Verdict)
-			if code := runCode(r.Result); code != exitPass {
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "journal intact: %d events, head %s\nverdict: %s\n", len(r.Events), r.Result.JournalHead, r.Result.Verdict); err != nil {
+				return internal(err)
+			}
+			if c := r.Result.Control; c != nil {
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "control: %s\n", c.Pair); err != nil {
+					return internal(err)
+				}
+			}
+			if code := reportCode(r.Result); code != exitPass {
 				return &exitError{code: code}
 			}
 			return nil
 		},
 	}
+}
+
+// verifyFolder checks the chain of a run's journal, against the head in its
+// result.json where that is, and the chain of its control's.
+func verifyFolder(dir string) error {
+	path := filepath.Join(dir, "journal.jsonl")
+	head, err := verifyFile(path)
+	if err != nil {
+		return err
+	}
+	var stored struct {
+		Head string `json:"journal_head"`
+	}
+	switch b, err := os.ReadFile(filepath.Join(dir, "result.json")); {
+	case errors.Is(err, fs.ErrNotExist): // the run was cut off before it was judged
+	case err != nil:
+		return err
+	case json.Unmarshal(b, &stored) != nil || stored.Head != head:
+		return fmt.Errorf("%s: its head is %.12s…, and result.json beside it was made from %.12s…: one of them was changed", path, head, stored.Head)
+	}
+	if _, err := verifyFile(filepath.Join(dir, "control", "journal.jsonl")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func verifyFile(path string) (head string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if head, err = journal.VerifyHead(f); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return head, nil
 }
 
 // runFolder finds a stored run: a folder, a run id, or "last".

@@ -133,14 +133,14 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 		return errors.Join(runError(failures), internal(err))
 	}
 	if err := reports.WriteAll(dir, report); err != nil {
-		return errors.Join(runError(failures), internal(err))
+		return errors.Join(runError(failures), runError(err))
 	}
 	if err := printReport(stdout, f.output, dir, report); err != nil {
 		return internal(err)
 	}
-	code := runCode(report.Result)
-	if c := report.Result.Control; c != nil && code != exitAborted {
-		code = pairCode(*c)
+	code := reportCode(report.Result)
+	if f.control && ctx.Err() != nil {
+		code = worst(code, exitAborted) // the pair is not complete
 	}
 	if failures != nil {
 		e := runError(failures).(*exitError)
@@ -184,7 +184,10 @@ func execute(ctx context.Context, plan *experiments.Plan, id, dir, label string,
 func interruptible(ctx context.Context, stderr io.Writer) (_ context.Context, hurry <-chan struct{}, release func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	signal.Ignore(syscall.SIGPIPE)
 	now, done := make(chan struct{}), make(chan struct{})
 	go func() {
