@@ -55,6 +55,7 @@ type Config struct {
 	Protocol    Protocol
 	Seed        uint64
 	DialTimeout time.Duration // 0 is 10 s
+	Rules       []Rule        // at work before the first connection is accepted
 }
 
 // Proxy stands between a caller and a callee. All its methods may be called from

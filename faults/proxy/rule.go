@@ -29,6 +29,11 @@ type Rule struct {
 	Blackhole *Cut
 	Refuse    *Refuse
 	Bandwidth *Bandwidth
+	Silence   *Silence
+	Slice     *Slice
+	Limit     *Limit
+	SlowClose *SlowClose
+	Loss      *Loss
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
@@ -63,6 +68,58 @@ type Error struct {
 // are closed with RST, since bytes are missing in them.
 type Cut struct {
 	After int64
+	// Wait is for Reset: strike so long after the connection was opened or the
+	// rule added, whichever is later, also when no byte passes.
+	Wait time.Duration
+}
+
+// Direction says which way bytes go that a rule is about.
+type Direction string
+
+const (
+	Both    Direction = ""        // both ways
+	Request Direction = "request" // from the caller to the upstream
+	Answer  Direction = "answer"  // from the upstream to the caller
+)
+
+// Silence discards every byte of one direction; the other goes on. After For
+// (0: never), counted once from when the connection was opened or the rule
+// added, whichever is later, the connection is closed, however busy it is. Those
+// it had silenced are closed when the rule is removed, since bytes are missing.
+type Silence struct {
+	For       time.Duration
+	Direction Direction
+}
+
+// Slice sends bytes in pieces of Average ± Variation bytes, evenly distributed
+// (at least 1), and waits for Delay between two of them.
+type Slice struct {
+	Average, Variation int64
+	Delay              time.Duration
+	Direction          Direction
+}
+
+// Limit closes the connection, in order, when so many bytes have passed in that
+// direction since it was opened.
+type Limit struct {
+	Bytes     int64
+	Direction Direction
+}
+
+// SlowClose passes FIN on only after Delay.
+type SlowClose struct {
+	Delay     time.Duration
+	Direction Direction
+}
+
+// Loss is what loss of packets means to a stream of bytes: the chunk that is
+// hit, and everything behind it, comes late by one retransmission timeout
+// (RTO), the more the more often in a row (RFC 6298: 200 ms, doubled each time).
+// Ratio is the share of chunks hit, Correlation how much a draw depends on the
+// one before: p = Correlation·last + (1−Correlation)·uniform (tc-netem(8)).
+type Loss struct {
+	Ratio, Correlation float64
+	Direction          Direction
 }
 
 // Refuse turns new connections away. The listener stays bound and accepts, and
@@ -77,6 +134,7 @@ type Refuse struct{}
 // saves nothing up.
 type Bandwidth struct {
 	BytesPerS int64
+	Direction Direction
 }
 
 // maxRate is where a rate stops meaning anything.
