@@ -67,6 +67,9 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	c.up = flow{c: c, in: client, wake: make(chan struct{}, 1), readBy: forever}
 	c.down = flow{c: c, isDown: true, out: client, wake: make(chan struct{}, 1), readBy: forever}
+	for _, f := range []*flow{&c.up, &c.down} {
+		f.take, f.give = f.takeFrom, f.giveTo
+	}
 	if p.config.Protocol == TCP {
 		c.tcpCall = true
 		p.stats.begun()
@@ -76,7 +79,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 
 // run serves one direction to its end.
 func (c *conn) run(f *flow) {
-	defer f.release()
+	defer f.discardAll()
 	var err error
 	switch {
 	case c.p.config.Protocol == TCP && !f.isDown:

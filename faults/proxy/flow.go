@@ -39,6 +39,16 @@ type flow struct {
 	claimed int64 // of the process's budget for held bytes
 	eof     bool  // in has sent FIN
 
+	// The path of bytes that nothing needs to see (direct.go).
+	take, give func(fd uintptr) bool // takeFrom and giveTo, bound once
+	borrowed   *[largeBuffer]byte
+	took, gave int
+	tookErr    error
+	gaveErr    error
+	pipe       *pipe // bytes taken and not given yet
+	bulk       int   // full buffers in a row
+	short      int   // short splices in a row
+
 	stages []stage
 	number uint64 // HTTP: of the call whose bytes pass now
 	inCall bool
@@ -87,11 +97,29 @@ func (f *flow) look() error {
 }
 
 // read is in.Read, until that time of the proxy's clock (errDue) or until nudged.
+func (f *flow) read(p []byte, until time.Duration) (int, error) {
+	if f.pipe != nil {
+		return f.unpipe(p), nil
+	}
+	if err := f.armRead(until); err != nil {
+		return 0, err
+	}
+	n, err := f.in.Read(p)
+	switch {
+	case n > 0 || err == nil:
+		return n, nil // an error comes again
+	case err == io.EOF:
+		return 0, f.ended()
+	}
+	return 0, f.readFailed(err)
+}
+
+// armRead makes the next read end at that time, or when nudged.
 //
 // Subtle: nudge counts first and sets the deadline second; here the deadline is
 // set first and the count looked at second. Whichever way the two interleave,
 // either the count or the deadline shows the nudge.
-func (f *flow) read(p []byte, until time.Duration) (int, error) {
+func (f *flow) armRead(until time.Duration) error {
 	if until != f.readBy {
 		var at time.Time
 		if until != forever {
@@ -101,52 +129,74 @@ func (f *flow) read(p []byte, until time.Duration) (int, error) {
 		f.readBy = until
 	}
 	if f.rev.Load() != f.seen {
-		return 0, errNudged
+		return errNudged
 	}
-	n, err := f.in.Read(p)
-	switch {
-	case n > 0 || err == nil:
-		return n, nil // an error comes again
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		f.readBy = unknown
-		if f.rev.Load() != f.seen {
-			return 0, errNudged
-		}
-		return 0, errDue
-	case err == io.EOF:
-		f.eof = true
-		if !f.isDown {
-			f.c.callerDone.Store(true)
-		}
-		return 0, io.EOF
+	return nil
+}
+
+// ended notes that in has sent FIN.
+func (f *flow) ended() error {
+	f.eof = true
+	if !f.isDown {
+		f.c.callerDone.Store(true)
 	}
-	return 0, &sideError{err: err}
+	return io.EOF
+}
+
+// readFailed says what an error of reading means.
+func (f *flow) readFailed(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return &sideError{err: err}
+	}
+	f.readBy = unknown
+	if f.rev.Load() != f.seen {
+		return errNudged
+	}
+	return errDue
 }
 
 // write is out.Write until nudged: then n may be less than all.
 func (f *flow) write(p []byte) (int, error) {
+	if err := f.armWrite(); err != nil {
+		return 0, err
+	}
+	n, err := f.out.Write(p)
+	f.wrote(n)
+	if err != nil {
+		return n, f.writeFailed(err)
+	}
+	return n, nil
+}
+
+// armWrite lets the next write go on until it is nudged (see armRead).
+func (f *flow) armWrite() error {
 	if f.writeSet {
 		f.out.SetWriteDeadline(time.Time{})
 		f.writeSet = false
 	}
 	if f.rev.Load() != f.seen {
-		return 0, errNudged
+		return errNudged
 	}
-	n, err := f.out.Write(p)
+	return nil
+}
+
+// wrote counts n bytes that were passed on.
+func (f *flow) wrote(n int) {
 	if f.isDown {
 		f.c.p.stats.bytesDown.Add(int64(n))
 	} else {
 		f.c.p.stats.bytesUp.Add(int64(n))
 	}
 	f.sent += int64(n)
-	switch {
-	case err == nil:
-		return n, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+}
+
+// writeFailed says what an error of writing means.
+func (f *flow) writeFailed(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		f.writeSet = true
-		return n, errNudged
+		return errNudged
 	}
-	return n, &sideError{writing: true, err: err}
+	return &sideError{writing: true, err: err}
 }
 
 // wait waits until that time of the proxy's clock (nil), or until nudged.

@@ -49,6 +49,8 @@ func (f *flow) pump() error {
 			return io.EOF
 		case f.eof && f.r == f.w:
 			err = f.wait(f.holds.end)
+		case f.unseen():
+			err = f.direct()
 		case f.eof, f.holds.full(), !f.room(f.holds.most()):
 			err = f.wait(until)
 		default:

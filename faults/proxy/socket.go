@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,11 +13,17 @@ import (
 type socket struct {
 	net.Conn
 	tcp *net.TCPConn // nil: not a kernel socket
+	raw syscall.RawConn
 }
 
 func newSocket(c net.Conn) *socket {
-	tcp, _ := c.(*net.TCPConn)
-	return &socket{Conn: c, tcp: tcp}
+	s := &socket{Conn: c}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			s.tcp, s.raw = tcp, raw
+		}
+	}
+	return s
 }
 
 // finish sends FIN: no more bytes will come, but the other direction stays open.
@@ -45,13 +52,9 @@ func (s *socket) gone() bool {
 	if s.tcp == nil {
 		return false
 	}
-	raw, err := s.tcp.SyscallConn()
-	if err != nil {
-		return true
-	}
 	for range 40 {
 		unacknowledged, errno := 0, 0
-		err := raw.Control(func(fd uintptr) {
+		err := s.raw.Control(func(fd uintptr) {
 			unacknowledged, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 			errno, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		})

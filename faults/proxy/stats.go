@@ -33,6 +33,8 @@ type Stats struct {
 	Open int
 	// BytesUp went to the upstream, BytesDown to callers.
 	BytesUp, BytesDown int64
+	// Spliced of those never entered user space.
+	Spliced int64
 	// Latency is call begun (head complete) to answer begun (first byte of the final
 	// head sent, added delays included), on HTTP edges. Never nil.
 	Latency *hdr.Histogram
@@ -64,7 +66,7 @@ const (
 
 // counters is Stats in the making. Safe for use by several goroutines.
 type counters struct {
-	bytesUp, bytesDown atomic.Int64
+	bytesUp, bytesDown, spliced atomic.Int64
 
 	mu       sync.Mutex
 	calls    int
@@ -125,6 +127,7 @@ func (c *counters) collect() Stats {
 		Opaque:    c.opaque,
 		BytesUp:   c.bytesUp.Swap(0),
 		BytesDown: c.bytesDown.Swap(0),
+		Spliced:   c.spliced.Swap(0),
 		Latency:   c.latency.take(),
 		Rules:     map[string]RuleStats{},
 	}
