@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,7 @@ type conn struct {
 	upDone   bool // that direction has passed FIN on
 	upBroken bool // the upstream takes no more
 	downDone bool
+	kept     bool // keep-alive is on
 }
 
 // call is one HTTP request and its answer.
@@ -199,6 +201,22 @@ func (c *conn) dial() error {
 		c.p.stats.reached()
 	}
 	return c.up.look()
+}
+
+// keepAlive turns TCP keep-alive on for both sides, once.
+func (c *conn) keepAlive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept || c.over {
+		return
+	}
+	for _, s := range []*socket{c.client, c.server} {
+		if s != nil && s.tcp != nil {
+			// Fails only where the connection is gone already.
+			_ = s.tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveAfter, Interval: keepAliveAfter})
+		}
+	}
+	c.kept = c.server != nil
 }
 
 // end ends the conn: with RST to both sides, or as close(2) does. Calls under way

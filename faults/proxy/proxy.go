@@ -97,7 +97,8 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1} // see keepAlive
+	lc.SetMultipathTCP(false)             // a proxied connection is plain TCP on both sides
 	l, err := lc.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
@@ -114,13 +115,13 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.upstream.Store(&c.Upstream)
 	p.rules.Store(&rules{})
-	dialer := net.Dialer{Timeout: c.DialTimeout}
+	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
 	p.all.Go(p.accept)
 	p.all.Go(func() {
-		<-p.ctx.Done()
+		p.keepAlive()
 		p.shut()
 	})
 	return p
@@ -208,6 +209,27 @@ func (p *Proxy) shut() {
 		c.end(wasReset, true)
 	}
 }
+
+// keepAlive has the kernel find peers that vanished without a word, until the
+// proxy stops: on connections that have been open for a while, since the eight
+// system calls would cost a short one a third of its time.
+func (p *Proxy) keepAlive() {
+	tick := time.NewTicker(keepAliveAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-tick.C:
+			for _, c := range p.connections() {
+				c.keepAlive()
+			}
+		}
+	}
+}
+
+// keepAliveAfter is also the kernel's idle time and interval, as net.Dialer has it.
+const keepAliveAfter = 15 * time.Second
 
 // accept takes connections until the listener is closed. It does nothing that
 // could wait for one of them. Errors of accept(2) pass: running out of file
