@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -15,6 +14,7 @@ type active struct {
 	Rule
 	*work
 	key uint64 // of its draws
+	law law    // of a latency rule
 }
 
 // work is what outlives a change of a rule's settings.
@@ -31,11 +31,15 @@ func newActive(r Rule, id, seed uint64) *active {
 
 // as is the same work with other settings.
 func (r *active) as(other Rule, seed uint64) *active {
-	return &active{
+	a := &active{
 		Rule: other.clone(),
 		work: r.work,
 		key:  mix(mix(mix(seed)^other.Seed) ^ hashName(other.Name)),
 	}
+	if a.Latency != nil {
+		a.law = a.Latency.law()
+	}
+	return a
 }
 
 // hits tells whether the rule hits the call or connection of that number.
@@ -58,35 +62,7 @@ func (r *active) draw(of, number, piece uint64) float64 {
 // delay draws how long the call (or, on a TCP edge, the piece-th chunk of a
 // connection) is to wait.
 func (r *active) delay(number, piece uint64) time.Duration {
-	l := r.Latency
-	if l.Jitter == 0 {
-		return l.Delay
-	}
-	return spread(l.Delay, l.Jitter, r.draw(ofDelay, number, piece))
-}
-
-// spread maps u, even on [0, 1), to mean ± width, evenly. Where that would reach
-// below 0, it maps to two even parts, from 0 to the mean with probability p and
-// from there to mean + width otherwise, so that the mean holds:
-//
-//	p·mean/2 + (1−p)·(mean + width/2) = mean,  p = width / (mean + width)
-//
-// At width = mean, p is 1/2, and the two laws are the same. With mean 0, it is
-// evenly from 0 to width.
-func spread(mean, width time.Duration, u float64) time.Duration {
-	m, w := float64(mean), float64(width)
-	at := m + (2*u-1)*w
-	if w > m {
-		switch p := w / (m + w); {
-		case m == 0:
-			at = u * w
-		case u < p:
-			at = u / p * m
-		default:
-			at = m + (u-p)/(1-p)*w
-		}
-	}
-	return time.Duration(math.Round(at))
+	return r.law(r.draw(ofDelay, number, piece))
 }
 
 // toAnswer tells whether a latency rule holds the answer back; otherwise the request.

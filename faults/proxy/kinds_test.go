@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 )
 
 // pour writes for as long as the other side takes it.
@@ -390,32 +388,6 @@ func TestLossHoldsItsShare(t *testing.T) {
 		if got := rto(row); got != want {
 			t.Errorf("loss %d in a row waits %v, want %v", row, got, want)
 		}
-	}
-}
-
-// TestJitterBeyondTheDelayKeepsTheMean: no delay is below 0, none above Delay +
-// Jitter, and the mean is Delay all the same.
-func TestJitterBeyondTheDelayKeepsTheMean(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		mean := time.Duration(rapid.Int64Range(1, int64(time.Hour)).Draw(t, "delay"))
-		width := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "jitter"))
-		const n = 10_000
-		var sum, last float64
-		last = -1
-		for i := range n { // the law at n even steps: the sum is the integral
-			d := spread(mean, width, (float64(i)+0.5)/n)
-			if d < 0 || d > mean+width || float64(d) < last {
-				t.Fatalf("%v ± %v: %v", mean, width, d)
-			}
-			last = float64(d)
-			sum += last
-		}
-		if got := sum / n; math.Abs(got-float64(mean)) > 1e-3*float64(mean+width)+1 {
-			t.Fatalf("%v ± %v has mean %v", mean, width, time.Duration(got))
-		}
-	})
-	if got := spread(0, time.Second, 0.25); got != 250*time.Millisecond {
-		t.Errorf("0 ± 1s at a quarter: %v, want 250ms", got)
 	}
 }
 

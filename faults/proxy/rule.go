@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,19 +39,26 @@ type Rule struct {
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
-// by Delay ± Jitter, evenly distributed. On HTTP edges the whole message waits
-// once, counted from when its head was complete; on TCP edges and behind an
-// Upgrade every byte waits, counted from when it was received, in order. Several
-// add up. Whatever is held when the rule is removed goes on at once.
+// by a delay that is drawn. On HTTP edges the whole message waits once, counted
+// from when its head was complete; on TCP edges and behind an Upgrade every byte
+// waits, counted from when it was received, in order. Several add up. Whatever is
+// held when the rule is removed goes on at once.
 //
-// No delay is less than 0, and yet the mean is Delay: where Jitter exceeds Delay,
-// the delays below Delay are drawn more often than those above it, evenly on
-// either side, from 0 to Delay + Jitter (see spread). Delay 0 has no such law:
-// then it is evenly from 0 to Jitter.
+// By Distribution, Jitter is
+//
+//	"", uniform    the most by which a delay differs from Delay, either way, evenly.
+//	               Beyond Delay: from 0 to Delay evenly, and from there to Delay +
+//	               Jitter, the former so much more often that the mean holds
+//	normal         sigma of a normal law, of which the part above 0 is taken
+//	pareto         sigma of a Pareto law (heavy tail)
+//	exponential    nothing (0): sigma is Delay
+//
+// No delay is less than 0, and yet the mean is Delay under each (law.go has the
+// formulas); but uniform with Delay 0, which is evenly from 0 to Jitter.
 type Latency struct {
 	Delay        time.Duration
 	Jitter       time.Duration
-	Distribution string // "uniform", also when empty
+	Distribution string
 	Direction    string // "answer", also when empty; "request"
 }
 
@@ -214,8 +222,14 @@ func (r *Rule) wrong() error {
 		return err
 	}
 	if l := r.Latency; l != nil {
-		if l.Distribution != "" && l.Distribution != "uniform" {
-			return fmt.Errorf(`distribution is %q, want "uniform"`, l.Distribution)
+		switch known := []string{"uniform", "normal", "pareto", "exponential"}; {
+		case l.Distribution == "" || l.Distribution == "uniform":
+		case !slices.Contains(known, l.Distribution):
+			return fmt.Errorf("distribution is %q, want one of %s", l.Distribution, strings.Join(known, ", "))
+		case l.Delay == 0:
+			return fmt.Errorf("delay is 0, want a mean above 0 for the distribution %s", l.Distribution)
+		case l.Distribution == "exponential" && l.Jitter != 0:
+			return fmt.Errorf("jitter is %v, want none: the delay alone says how an exponential distribution spreads", l.Jitter)
 		}
 		if l.Direction != "" && l.Direction != "answer" && l.Direction != "request" {
 			return fmt.Errorf(`direction is %q, want "answer" or "request"`, l.Direction)

@@ -37,6 +37,8 @@ func TestValidate(t *testing.T) {
 		"ratio is NaN":           {Name: "x", Loss: &Loss{Ratio: math.NaN()}},
 		"correlation is 1.1":     {Name: "x", Loss: &Loss{Correlation: 1.1}},
 		`distribution is "zipf"`: {Name: "x", Latency: &Latency{Distribution: "zipf"}},
+		"delay is 0, want a":     {Name: "x", Latency: &Latency{Distribution: "normal", Jitter: ms}},
+		"jitter is 2ms, want no": {Name: "x", Latency: &Latency{Distribution: "exponential", Delay: ms, Jitter: 2 * ms}},
 		`direction is "both"`:    {Name: "x", Latency: &Latency{Direction: "both"}},
 		"status is 100":          {Name: "x", Error: &Error{Status: 100}},
 		"after is -1":            {Name: "x", Blackhole: &Cut{After: -1}},
