@@ -23,6 +23,7 @@ type work struct {
 	added time.Duration // on the proxy's clock
 	gone  atomic.Bool   // removed
 	did   ruleCounters
+	lines [2]line // of a shared bandwidth: up and down
 }
 
 func newActive(r Rule, id, seed uint64) *active {
@@ -52,6 +53,7 @@ const (
 	ofDelay uint64 = 0xd1b54a32d192ed03
 	ofSlice uint64 = 0xaef17502108ef2d9 // one direction; the other is the next number
 	ofLoss  uint64 = 0xf1357aea2e62a9c5
+	ofByte  uint64 = 0xcb24d0a5c88c35b3
 )
 
 // draw is the piece-th draw for the call or connection of that number.
@@ -107,6 +109,8 @@ func (r *active) paces(isDown bool) bool {
 // stage is how it paces those of the flow, from the beginning.
 func (r *active) stage(f *flow) stage {
 	switch {
+	case r.Bandwidth != nil && r.Bandwidth.Shared:
+		return &portions{by: r, line: &r.lines[f.direction()]}
 	case r.Bandwidth != nil:
 		return newBucket(r, f.c.p.now())
 	case r.Slice != nil:

@@ -89,12 +89,17 @@ func (c *conn) run(f *flow) {
 	switch {
 	case c.p.config.Protocol == TCP && !f.isDown:
 		if err = c.enterRaw(); err == nil {
+			err = f.handshake()
+		}
+		if err == nil {
 			err = f.tunnel()
 		}
 	case f.isDown:
 		err = f.answers()
 	default:
-		err = f.requests()
+		if err = f.handshake(); err == nil {
+			err = f.requests()
+		}
 	}
 
 	if err == io.EOF && f.raw {
@@ -433,7 +438,7 @@ func (c *conn) lift(r *active) {
 	case held || c.over:
 	case slices.Contains(c.muted, r.work):
 		c.close()
-	case c.raw || c.first < len(c.calls):
+	case c.raw || c.first < len(c.calls) || r.Connect != nil:
 		c.nudge(&c.up)
 		c.nudge(&c.down)
 	}
@@ -457,7 +462,7 @@ func (c *conn) change(from, to *active) {
 	case c.heldBy(from):
 		c.silent = to
 	case c.raw:
-		if is && !was && c.drawn >= to.id {
+		if is && !was && c.drawn >= to.id && to.Connect == nil {
 			to.did.fired.Add(1)
 		}
 		switch {
@@ -478,7 +483,7 @@ func (c *conn) change(from, to *active) {
 			cl.cuts[i] = to
 		}
 	}
-	if !c.over && (c.raw || c.first < len(c.calls)) {
+	if !c.over && (c.raw || c.first < len(c.calls) || to.Connect != nil) {
 		c.nudge(&c.up)
 		c.nudge(&c.down)
 	}
@@ -520,7 +525,7 @@ func (c *conn) enterRaw() error {
 
 // drawRaw draws a rule for the conn as a whole; true when it strikes at once.
 func (c *conn) drawRaw(r *active) bool {
-	if r.Refuse != nil || r.Error != nil {
+	if r.Refuse != nil || r.Error != nil || r.Connect != nil {
 		return false
 	}
 	hit := r.did.drawn(r.hits(c.number))

@@ -39,12 +39,13 @@ type flow struct {
 	claimed int64 // of the process's budget for held bytes
 	eof     bool  // in has sent FIN
 
-	stages []stage
-	number uint64 // HTTP: of the call whose bytes pass now
-	inCall bool
-	sent   int64 // bytes passed on: of the call, or of the raw conn
-	holds  holds
-	mute   *active // the silence rule that discards all bytes, for good
+	stages  []stage
+	number  uint64 // HTTP: of the call whose bytes pass now
+	inCall  bool
+	sent    int64 // bytes passed on: of the call, or of the raw conn
+	holds   holds
+	mute    *active // the silence rule that discards all bytes, for good
+	corrupt []*corrupter
 }
 
 // unknown is a read deadline that must be set anew.
@@ -267,7 +268,7 @@ func (f *flow) restage() error {
 		}
 	}
 	if len(now) == 0 {
-		f.stages = f.stages[:0]
+		f.stages, f.corrupt = f.stages[:0], f.corrupt[:0]
 		return nil
 	}
 	number, cuts := f.number, rules(nil)
@@ -301,6 +302,14 @@ func (f *flow) restage() error {
 	for _, r := range now {
 		if r.paces(f.isDown) && r.hits(number) {
 			keep(r, func() stage { return r.stage(f) })
+		}
+	}
+	f.corrupt = f.corrupt[:0]
+	for _, r := range now {
+		if r.Corrupt != nil && f.raw && r.Corrupt.Direction.covers(f.isDown) && r.hits(number) {
+			c := newCorrupter(r, ofByte^f.direction(), number)
+			f.corrupt = append(f.corrupt, c)
+			f.stages = append(f.stages, c)
 		}
 	}
 	for _, r := range now {
@@ -362,6 +371,46 @@ func (f *flow) holdEnd() error {
 		if err == nil {
 			return io.EOF
 		}
+		if errors.Is(err, errNudged) {
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handshake waits for as long as the conn is to be slow to open.
+func (f *flow) handshake() error {
+	c := f.c
+	var drawn []*work
+	for {
+		var sum time.Duration
+		var by rules
+		for _, r := range *c.p.rules.Load() {
+			if r.Connect == nil {
+				continue
+			}
+			hit := r.hits(c.number)
+			if !slices.Contains(drawn, r.work) {
+				drawn = append(drawn, r.work)
+				r.did.drawn(hit)
+			}
+			if hit {
+				by = append(by, r)
+				sum += r.Connect.Delay
+			}
+		}
+		waited := c.p.now() - c.opened
+		if waited >= sum {
+			for _, r := range by { // each its part, as in holds.measure
+				if sum > 0 {
+					r.did.held(time.Duration(float64(waited) * float64(r.Connect.Delay) / float64(sum)))
+				}
+			}
+			return nil
+		}
+		err := f.wait(c.opened + sum)
 		if errors.Is(err, errNudged) {
 			err = f.look()
 		}

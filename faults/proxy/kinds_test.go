@@ -8,13 +8,19 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // pour writes for as long as the other side takes it.
@@ -685,5 +691,229 @@ func TestDeclaredBytesAreTheSame(t *testing.T) {
 	<-done
 	if !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
 		t.Error("they came back changed")
+	}
+}
+
+// TestConnectIsSlowForTheFirstByteOnly: nothing is heard of the connection, by
+// either side, until it has been open for so long.
+func TestConnectIsSlowForTheFirstByteOnly(t *testing.T) {
+	for _, protocol := range []Protocol{HTTP, TCP} {
+		answer := func(c net.Conn) {
+			for buf := make([]byte, 64); ; {
+				if _, err := c.Read(buf); err != nil {
+					return
+				}
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			l := pipes{make(chan net.Conn), make(chan struct{})}
+			p := serve(t.Context(), Config{Name: "x", Protocol: protocol, Rules: []Rule{
+				{Name: "slow", Percent: 1, Connect: &Connect{Delay: 300 * time.Millisecond}},
+				{Name: "slower", Percent: 1, Connect: &Connect{Delay: 100 * time.Millisecond}},
+				{Name: "longest", Percent: 1, Connect: &Connect{Delay: time.Hour}},
+				{Name: "never", Percent: 0, Connect: &Connect{Delay: time.Hour}},
+			}}, l)
+			start := time.Now()
+			var dialled time.Duration
+			p.dialer = func(context.Context, string) (net.Conn, error) {
+				dialled = time.Since(start)
+				a, b := net.Pipe()
+				go func() { defer b.Close(); answer(b) }()
+				return a, nil
+			}
+			c, far := net.Pipe()
+			l.accepted <- far
+			go func() {
+				time.Sleep(50 * time.Millisecond)
+				p.SetRules(append(p.config.Rules[:2:2], p.config.Rules[3]))
+			}()
+			for _, want := range []time.Duration{400 * time.Millisecond, 400 * time.Millisecond} {
+				fmt.Fprint(c, "GET / HTTP/1.1\r\n\r\n")
+				if n, err := c.Read(make([]byte, 64)); n != 40 || err != nil || time.Since(start) != want {
+					t.Errorf("%s: %d bytes, %v after %v, want them after %v", protocol, n, err, time.Since(start), want)
+				}
+			}
+			if dialled != 400*time.Millisecond {
+				t.Errorf("%s: dialled after %v", protocol, dialled)
+			}
+			s := p.Collect().Rules
+			if a, b, c := s["slow"], s["slower"], s["never"]; a.Fired != 1 || a.Eligible != 1 || c.Eligible != 1 || c.Fired != 0 ||
+				a.Delay.Max() < 299*time.Millisecond || b.Delay.Max() > 101*time.Millisecond {
+				t.Errorf("%s: %+v, %+v, %+v", protocol, a, b, c)
+			}
+			c.Close()
+			p.Stop()
+		})
+	}
+}
+
+// TestCorruptBreaksTheSameBitsAgain: so large a share of the bytes, one bit in
+// each, in the same places of the same stream, whatever pieces it comes in; and
+// none of the other direction.
+func TestCorruptBreaksTheSameBitsAgain(t *testing.T) {
+	const size, ratio = 1 << 20, 0.01
+	sent := make([]byte, size)
+	rand.NewChaCha8([32]byte{}).Read(sent)
+	run := func(pieces bool) []byte {
+		heard := make(chan []byte, 1)
+		p := startProxy(t, TCP, startTCP(t, func(c net.Conn) {
+			all, _ := io.ReadAll(c)
+			heard <- all
+			c.Write(sent)
+		}))
+		add(t, p, Rule{Name: "rot", Percent: 1, Corrupt: &Corrupt{Ratio: ratio, Direction: Answer}})
+		over := make(chan struct{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for pieces { // writes are interrupted all the time
+				select {
+				case <-over:
+					return
+				default:
+					add(t, p, Rule{Name: "slice", Percent: 1, Slice: &Slice{Average: 5000, Variation: 4000, Direction: Answer}})()
+				}
+			}
+		}()
+		c := dial(t, p.Addr())
+		c.TCPConn.Write(sent)
+		c.CloseWrite()
+		if !bytes.Equal(<-heard, sent) {
+			t.Error("the other direction suffers")
+		}
+		got, err := io.ReadAll(c.Reader)
+		if err != nil || len(got) != size {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		close(over)
+		<-done
+		n := 0
+		for i := range got {
+			switch bits.OnesCount8(got[i] ^ sent[i]) {
+			case 0:
+			case 1:
+				n++
+			default:
+				t.Fatalf("byte %d: %08b became %08b", i, sent[i], got[i])
+			}
+		}
+		if d := math.Abs(float64(n) - ratio*size); d > 4*math.Sqrt(size*ratio*(1-ratio)) {
+			t.Errorf("%d bits flipped in %d bytes, more than 4σ from %v", n, size, ratio)
+		}
+		if s := p.Collect().Rules["rot"]; s.Bytes != int64(n) {
+			t.Errorf("%d counted, %d flipped", s.Bytes, n)
+		}
+		return got
+	}
+	if !bytes.Equal(run(false), run(true)) {
+		t.Error("two streams broke in different places")
+	}
+}
+
+// TestSharedBandwidth: so many connections together get the rate, all the time,
+// and none is left out.
+func TestSharedBandwidth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		const rate, conns, took = 100_000, 20, 10 * time.Second
+		p := serve(t.Context(), Config{Name: "x", Protocol: TCP, Rules: []Rule{
+			{Name: "thin", Percent: 1, Bandwidth: &Bandwidth{BytesPerS: rate, Shared: true, Direction: Answer}},
+		}}, l)
+		p.dialer = func(context.Context, string) (net.Conn, error) {
+			a, b := net.Pipe()
+			go func() { defer b.Close(); pour(b) }()
+			return a, nil
+		}
+		var got [conns]atomic.Int64
+		var all sync.WaitGroup
+		for i := range conns {
+			c, far := net.Pipe()
+			l.accepted <- far
+			all.Go(func() {
+				defer c.Close()
+				for buf := make([]byte, 1000); ; {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					got[i].Add(int64(n))
+				}
+			})
+		}
+		time.Sleep(took)
+		sum := int64(0)
+		for i := range got {
+			n := got[i].Load()
+			sum += n
+			if fair := rate * int64(took/time.Second) / conns; n < fair*9/10 || n > fair*11/10 {
+				t.Errorf("connection %d got %d bytes, want about %d", i, n, fair)
+			}
+		}
+		if want := int64(rate * int64(took/time.Second)); sum > want || sum < want*995/1000 {
+			t.Errorf("%d bytes passed, want %d", sum, want)
+		}
+		p.Stop()
+		all.Wait()
+	})
+}
+
+// TestSharedLineKeepsItsRate: whoever asks for whatever and however late, no more
+// passes than the rate allows; and no time is lost as long as somebody waits.
+func TestSharedLineKeepsItsRate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Int64Range(1, maxRate).Draw(t, "rate")
+		a := newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: rate, Shared: true}}, 1, 0)
+		now := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "start"))
+		start, passed := now, int64(0)
+		conns := make([]portions, rapid.IntRange(1, 5).Draw(t, "connections"))
+		for i := range conns {
+			conns[i] = portions{by: a, line: &a.lines[0]}
+		}
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			first := forever
+			for i := range conns { // all want bytes, all the time
+				n, again := conns[i].admit(now, largeBuffer)
+				if n > 0 {
+					conns[i].passed(now, n)
+					passed += int64(n)
+					again = now
+				}
+				first = min(first, again)
+			}
+			if most := float64(rate) * (now - start).Seconds(); float64(passed) > most*(1+1e-9)+1 {
+				t.Fatalf("%d bytes passed in %v at %d B/s, at most %.0f may", passed, now-start, rate, most)
+			}
+			now = max(now, first) + time.Duration(rapid.Int64Range(0, int64(5*time.Millisecond)).Draw(t, "late"))
+		}
+	})
+	for _, rate := range []int64{1000, 30_000, 7_777_777, 200_000_000} {
+		for _, n := range []int{1, 7} {
+			a := newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: rate, Shared: true}}, 1, 0)
+			conns := make([]portions, n)
+			due := make([]time.Duration, n)
+			now, passed := time.Duration(0), int64(0)
+			for i := 0; now < 10*time.Second; i++ {
+				next := 0
+				for j := range due {
+					if due[j] < due[next] {
+						next = j
+					}
+				}
+				if due[next] > now {
+					now = due[next] + time.Duration(i%17)*100*time.Microsecond // each time late, as timers are
+				}
+				c := &conns[next]
+				c.by, c.line = a, &a.lines[0]
+				k, again := c.admit(now, largeBuffer)
+				if due[next] = again; k > 0 {
+					c.passed(now, k)
+					passed += int64(k)
+				}
+			}
+			if got := float64(passed) / now.Seconds() / float64(rate); math.Abs(got-1) > 0.01 {
+				t.Errorf("%d connections got %.4f of %d B/s", n, got, rate)
+			}
+		}
 	}
 }

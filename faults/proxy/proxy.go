@@ -23,7 +23,7 @@
 // calls.go; moving bytes inside the kernel belongs into the pump's path without
 // stages.
 //
-// Bytes are never altered: framing only finds where messages begin and end, and
+// Bytes are never altered, but by Corrupt: framing only finds where messages begin and end, and
 // what it cannot understand passes through as it is. A caller's connection has
 // one upstream connection, dialled when the first byte is to go there, and they
 // share their fate: FIN passes on as FIN, RST as RST, and an upstream that cannot

@@ -13,13 +13,14 @@ import (
 // Which calls it hits is decided by a hash of (Config.Seed, Seed, Name, number
 // of the call), so that the same calls are hit whatever else happens at the
 // time, and whatever other rules come and go. A call is an HTTP request, or on
-// TCP edges (and for Refuse, everywhere) a connection; both are numbered from 0
-// on each Proxy.
+// TCP edges (and for Refuse and Connect, everywhere) a connection; both are
+// numbered from 0 on each Proxy.
 //
 // A rule holds for connections that are open already as for new ones.
 //
 // On HTTP edges Silence, Limit, SlowClose and Reset with Wait are refused: they
-// are about a connection, where the others are about a call.
+// are about a connection, where the others are about a call; and so is Corrupt,
+// since what is no HTTP any more cannot be told apart.
 type Rule struct {
 	Name    string // under which Stats tells what it did
 	Seed    uint64
@@ -36,6 +37,8 @@ type Rule struct {
 	Limit     *Limit
 	SlowClose *SlowClose
 	Loss      *Loss
+	Connect   *Connect
+	Corrupt   *Corrupt
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
@@ -149,6 +152,21 @@ type Loss struct {
 	Direction          Direction
 }
 
+// Connect is a slow handshake: the upstream is dialled, and the first byte passes,
+// only so long after the connection was opened; several add up. (That it is open
+// the caller knows at once: the kernel accepts, for the listener.)
+type Connect struct {
+	Delay time.Duration
+}
+
+// Corrupt flips one bit in so large a share of all bytes. Which ones depends on
+// the rule, the number of the connection and the place in its stream alone, so
+// that the same stream breaks in the same places again. Lengths stay as they are.
+type Corrupt struct {
+	Ratio     float64
+	Direction Direction
+}
+
 // Refuse turns new connections away. The listener stays bound and accepts, and
 // the connection is reset at once: the caller sees "connection reset", from
 // connect(2) or right after it, where a closed port would show "connection
@@ -158,9 +176,11 @@ type Refuse struct{}
 
 // Bandwidth lets BytesPerS through each connection, in each direction it is about;
 // 0 lets nothing pass. Bytes count against it while they wait only: an idle connection
-// saves nothing up.
+// saves nothing up. Shared, it is the connections that it hits that share it, on
+// TCP and HTTP edges alike, portion by portion in the order in which they ask.
 type Bandwidth struct {
 	BytesPerS int64
+	Shared    bool
 	Direction Direction
 }
 
@@ -178,6 +198,7 @@ func (r *Rule) kinds() []kind {
 		{"blackhole", r.Blackhole != nil}, {"refuse", r.Refuse != nil}, {"bandwidth", r.Bandwidth != nil},
 		{"silence", r.Silence != nil}, {"slice", r.Slice != nil}, {"limit", r.Limit != nil},
 		{"slow close", r.SlowClose != nil}, {"loss", r.Loss != nil},
+		{"connect", r.Connect != nil}, {"corrupt", r.Corrupt != nil},
 	}
 }
 
@@ -275,6 +296,12 @@ func (r *Rule) wrong() error {
 	if l := r.Loss; l != nil {
 		return errors.Join(share("ratio", l.Ratio), share("correlation", l.Correlation), l.Direction.wrong())
 	}
+	if c := r.Connect; c != nil {
+		return span("delay", c.Delay)
+	}
+	if c := r.Corrupt; c != nil {
+		return errors.Join(share("ratio", c.Ratio), c.Direction.wrong())
+	}
 	return nil
 }
 
@@ -319,6 +346,8 @@ func (r *Rule) needs(protocol Protocol) error {
 		return fmt.Errorf("rule %q: a limit counts the bytes of a connection and needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
 	case r.SlowClose != nil:
 		return fmt.Errorf("rule %q: a slow close needs a tcp edge, this one carries %s: use latency", r.Name, protocol)
+	case r.Corrupt != nil:
+		return fmt.Errorf("rule %q: corruption needs a tcp edge, this one carries %s: use an error with a body", r.Name, protocol)
 	case r.Reset != nil && r.Reset.Wait > 0:
 		return fmt.Errorf("rule %q: a reset that waits needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
 	}
@@ -331,6 +360,7 @@ func (r Rule) clone() Rule {
 	r.Blackhole, r.Refuse, r.Bandwidth = dup(r.Blackhole), dup(r.Refuse), dup(r.Bandwidth)
 	r.Silence, r.Slice, r.Limit = dup(r.Silence), dup(r.Slice), dup(r.Limit)
 	r.SlowClose, r.Loss = dup(r.SlowClose), dup(r.Loss)
+	r.Connect, r.Corrupt = dup(r.Connect), dup(r.Corrupt)
 	return r
 }
 

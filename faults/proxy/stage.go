@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"math/bits"
+	"sync"
 	"time"
 )
 
@@ -43,6 +44,11 @@ const (
 	catchUp     = 50 * time.Millisecond // most that is made up for
 )
 
+// quantum is the largest portion, in bytes.
+func quantum(rate int64) int64 {
+	return min(quantumMax, max(1, rate*int64(quantumTime/time.Millisecond)/1000))
+}
+
 func newBucket(by *active, now time.Duration) *bucket {
 	return &bucket{by: by, paid: now, last: now}
 }
@@ -58,7 +64,7 @@ func (b *bucket) admit(now time.Duration, n int) (int, time.Duration) {
 		b.paid, b.rest = now, 0
 	}
 	b.waiting = true
-	need := min(int64(n), quantumMax, max(1, rate*int64(quantumTime/time.Millisecond)/1000))
+	need := min(int64(n), quantum(rate))
 	b.paid = max(b.paid, now-time.Duration(need*int64(time.Second)/rate)-catchUp)
 	var have int64
 	if dt := now - b.paid; dt > 0 {
@@ -83,6 +89,78 @@ func (b *bucket) passed(now time.Duration, n int) bool {
 	b.paid += time.Duration(q)
 	b.rest = int64(rest)
 	b.last, b.waiting = now, false
+	return false
+}
+
+// line is what connections share: it is taken up to free, portion by portion.
+// Whoever is late for a portion has it all the same, so that the line loses no
+// time as long as somebody wants it.
+type line struct {
+	mu   sync.Mutex
+	free time.Duration
+	rest int64         // of the time up to free, in units of 1 ns / rate
+	last time.Duration // when somebody last had a portion
+	used bool
+}
+
+// take books n bytes, and tells when they are through.
+func (l *line) take(now time.Duration, n, rate int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	from := now // with nothing to send for so long, the line's time is lost
+	if l.used && now-l.last <= idleAfter {
+		from = now - catchUp
+	}
+	if l.free < from {
+		l.free, l.rest = from, 0
+	}
+	hi, lo := bits.Mul64(uint64(n), uint64(time.Second))
+	lo, carry := bits.Add64(lo, uint64(l.rest%rate), 0) // the rate may have changed
+	q, rest := bits.Div64(hi+carry, lo, uint64(rate))
+	l.free += time.Duration(q)
+	l.rest, l.used = int64(rest), true
+	if l.rest > 0 {
+		return l.free + 1
+	}
+	return l.free
+}
+
+func (l *line) had(now time.Duration) {
+	l.mu.Lock()
+	l.last = max(l.last, now)
+	l.mu.Unlock()
+}
+
+// portions is a connection's part of a shared line: it books a portion when bytes
+// wait, and passes it when the time is over that it takes.
+type portions struct {
+	by     *active
+	line   *line
+	booked int // bytes
+	due    time.Duration
+}
+
+func (p *portions) rule() *active { return p.by }
+
+func (p *portions) admit(now time.Duration, n int) (int, time.Duration) {
+	rate := p.by.Bandwidth.BytesPerS
+	if rate == 0 {
+		return 0, forever
+	}
+	if p.booked == 0 {
+		n := min(int64(n), quantum(rate))
+		p.booked, p.due = int(n), p.line.take(now, n, rate)
+	}
+	if now < p.due {
+		return 0, p.due
+	}
+	return min(n, p.booked), now
+}
+
+func (p *portions) passed(now time.Duration, n int) bool {
+	p.by.did.bytes.Add(int64(n))
+	p.booked -= n
+	p.line.had(now)
 	return false
 }
 
@@ -225,3 +303,33 @@ func (m mute) rule() *active { return m.by }
 func (m mute) admit(now time.Duration, n int) (int, time.Duration) { return n, now }
 
 func (m mute) passed(time.Duration, int) bool { return false }
+
+// corrupter lets every byte pass; flow.pass has it flip bits in them.
+type corrupter struct {
+	by    *active
+	of    uint64 // the draws of the direction
+	below uint64 // a draw below it is a hit
+	flips int64  // in the bytes that are being written
+}
+
+func newCorrupter(by *active, of, number uint64) *corrupter {
+	return &corrupter{by: by, of: mix(by.key ^ of + number*golden), below: uint64(by.Corrupt.Ratio * (1 << 53))}
+}
+
+func (c *corrupter) rule() *active { return c.by }
+
+func (c *corrupter) admit(now time.Duration, n int) (int, time.Duration) { return n, now }
+
+func (c *corrupter) passed(time.Duration, int) bool { return false }
+
+// flip flips the bits that are to be flipped in the bytes from that place in the
+// stream on, and tells how many. Twice is as never.
+func (c *corrupter) flip(p []byte, place int64) (n int64) {
+	for i := range p {
+		if x := mix(c.of + uint64(place+int64(i))*golden); x>>11 < c.below {
+			p[i] ^= 1 << (x & 7)
+			n++
+		}
+	}
+	return n
+}
