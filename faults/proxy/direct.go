@@ -60,7 +60,7 @@ func (f *flow) direct() error {
 // unseen tells whether nothing needs to see the bytes of a raw flow: no rule that
 // paces or holds them, nothing that waits in front, kernel sockets on both sides.
 func (f *flow) unseen() bool {
-	return len(f.stages) == 0 && len(f.holds.by) == 0 && f.holds.first == len(f.holds.marks) &&
+	return len(f.stages) == 0 && len(f.corrupt) == 0 && len(f.holds.by) == 0 && f.holds.first == len(f.holds.marks) &&
 		f.r == f.w && !f.eof && f.in.raw != nil && f.out.raw != nil
 }
 

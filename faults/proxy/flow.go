@@ -49,11 +49,13 @@ type flow struct {
 	bulk       int   // full buffers in a row
 	short      int   // short splices in a row
 
-	stages []stage
-	number uint64 // HTTP: of the call whose bytes pass now
-	inCall bool
-	sent   int64 // bytes passed on: of the call, or of the raw conn
-	holds  holds
+	stages  []stage
+	number  uint64 // HTTP: of the call whose bytes pass now
+	inCall  bool
+	sent    int64 // bytes passed on: of the call, or of the raw conn
+	holds   holds
+	mute    *active // the silence rule that discards all bytes, for good
+	corrupt []*corrupter
 }
 
 // unknown is a read deadline that must be set anew.
@@ -80,7 +82,11 @@ func (f *flow) look() error {
 	f.readBy, f.writeSet = unknown, true
 	c := f.c
 	c.mu.Lock()
-	over, silent := c.over, c.silent != nil
+	over, silent, ending := c.over, c.silent != nil, c.ending
+	var due *active
+	if !over && !silent && !ending {
+		due = c.overdue()
+	}
 	f.raw = c.raw
 	f.in, f.out = c.client, c.server
 	if f.isDown {
@@ -92,6 +98,12 @@ func (f *flow) look() error {
 		return errOver
 	case silent:
 		return errSilent
+	case ending:
+		return errEnding
+	case due != nil:
+		if err := c.strike(due); err != nil {
+			return err
+		}
 	}
 	return f.restage()
 }
@@ -300,9 +312,13 @@ func (f *flow) restage() error {
 	now := *f.c.p.rules.Load()
 	if f.raw {
 		f.holds.restage(f, now)
+		if f.remute(now); f.mute != nil {
+			f.stages = append(f.stages[:0], mute{f.mute})
+			return nil
+		}
 	}
 	if len(now) == 0 {
-		f.stages = f.stages[:0]
+		f.stages, f.corrupt = f.stages[:0], f.corrupt[:0]
 		return nil
 	}
 	number, cuts := f.number, rules(nil)
@@ -324,17 +340,36 @@ func (f *flow) restage() error {
 
 	old := f.stages
 	f.stages = nil
-	keep := func(r *active, anew stage) {
+	keep := func(r *active, anew func() stage) {
 		for _, s := range old {
 			if s.rule() == r {
-				anew = s
+				f.stages = append(f.stages, s)
+				return
 			}
 		}
-		f.stages = append(f.stages, anew)
+		f.stages = append(f.stages, anew())
 	}
 	for _, r := range now {
-		if r.Bandwidth != nil && r.hits(number) {
-			keep(r, newBucket(r, f.c.p.now()))
+		if r.paces(f.isDown) && r.hits(number) {
+			keep(r, func() stage { return r.stage(f) })
+		}
+	}
+	f.corrupt = f.corrupt[:0]
+	for _, r := range now {
+		if r.Corrupt != nil && f.raw && r.Corrupt.Direction.covers(f.isDown) && r.hits(number) {
+			c := newCorrupter(r, ofByte^f.direction(), number)
+			f.corrupt = append(f.corrupt, c)
+			f.stages = append(f.stages, c)
+		}
+	}
+	for _, r := range now {
+		if r.Limit == nil || !f.raw || !r.Limit.Direction.covers(f.isDown) || !r.hits(number) {
+			continue
+		}
+		if left := r.Limit.Bytes - f.sent; left > 0 || f.sent == 0 {
+			keep(r, func() stage { return &limit{c: f.c, by: r, left: left} })
+		} else if err := f.c.strike(r); err != nil {
+			return err
 		}
 	}
 	if !f.isDown {
@@ -344,7 +379,7 @@ func (f *flow) restage() error {
 		switch left := r.cut().After - f.sent; {
 		case r.gone.Load():
 		case left > 0:
-			keep(r, &cut{by: r, left: left})
+			keep(r, func() stage { return &cut{by: r, left: left} })
 		default:
 			if err := f.c.strike(r); err != nil {
 				return err
@@ -352,6 +387,95 @@ func (f *flow) restage() error {
 		}
 	}
 	return nil
+}
+
+// remute finds the silence rule that discards the bytes of the raw flow. Once
+// there was one, bytes are missing: without it the conn is closed, not heard again.
+func (f *flow) remute(now rules) {
+	if f.mute != nil {
+		f.mute = now.now(f.mute)
+		return
+	}
+	for _, r := range now {
+		if r.Silence != nil && r.Silence.Direction.covers(f.isDown) && r.hits(f.c.number) {
+			f.mute = r
+			return
+		}
+	}
+}
+
+// holdEnd waits until the end of a raw flow, behind all its bytes, may be passed
+// on (io.EOF), or for another reason to stop.
+func (f *flow) holdEnd() error {
+	for from := f.c.p.now(); ; {
+		until := from
+		for _, r := range *f.c.p.rules.Load() {
+			if s := r.SlowClose; s != nil && s.Direction.covers(f.isDown) && r.hits(f.c.number) {
+				until += s.Delay
+			}
+		}
+		if f.mute != nil {
+			until = forever
+		}
+		err := f.wait(until)
+		if err == nil {
+			return io.EOF
+		}
+		if errors.Is(err, errNudged) {
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handshake waits for as long as the conn is to be slow to open.
+func (f *flow) handshake() error {
+	c := f.c
+	var drawn []*work
+	for {
+		var sum time.Duration
+		var by rules
+		for _, r := range *c.p.rules.Load() {
+			if r.Connect == nil {
+				continue
+			}
+			hit := r.hits(c.number)
+			if !slices.Contains(drawn, r.work) {
+				drawn = append(drawn, r.work)
+				r.did.drawn(hit)
+			}
+			if hit {
+				by = append(by, r)
+				sum += r.Connect.Delay
+			}
+		}
+		waited := c.p.now() - c.opened
+		if waited >= sum {
+			for _, r := range by { // each its part, as in holds.measure
+				if sum > 0 {
+					r.did.held(time.Duration(float64(waited) * float64(r.Connect.Delay) / float64(sum)))
+				}
+			}
+			return nil
+		}
+		err := f.wait(c.opened + sum)
+		if errors.Is(err, errNudged) {
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// direction is 0 on the way up, 1 on the way down.
+func (f *flow) direction() uint64 {
+	if f.isDown {
+		return 1
+	}
+	return 0
 }
 
 // fill reads more bytes into the buffer. It returns nil also when only something

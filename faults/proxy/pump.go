@@ -71,9 +71,22 @@ func (f *flow) pump() error {
 	}
 }
 
-// pass writes n bytes from the buffer.
+// pass writes n bytes from the buffer, or lets them fall.
 func (f *flow) pass(n int) error {
-	n, err := f.write(f.buf[f.r : f.r+n])
+	if f.mute != nil {
+		f.mute.did.bytes.Add(int64(n))
+		f.r += n
+		f.holds.free -= n
+		return nil
+	}
+	p, place := f.buf[f.r:f.r+n], f.sent
+	for _, c := range f.corrupt {
+		c.flips = c.flip(p, place)
+	}
+	n, err := f.write(p)
+	for _, c := range f.corrupt { // what was not written is as it was
+		c.by.did.bytes.Add(c.flips - c.flip(p[n:], place+int64(n)))
+	}
 	f.r += n
 	f.holds.free -= n
 	if struck := f.passed(n); struck != nil {
