@@ -178,7 +178,7 @@ func (c *conn) closeInOrder(f *flow) {
 func (c *conn) dial() error {
 	nc, err := c.p.dialer(c.ctx, c.p.Upstream())
 	if err != nil {
-		c.end(wasRefused, true)
+		c.end(wasRefused, !c.p.config.CloseUnreachable)
 		return errOver
 	}
 	server := newSocket(nc)
