@@ -130,12 +130,13 @@ func (e *entry) change(f func(st state) error) error {
 // proxy as they last saw it when they change one field.
 func (e *entry) update(body []byte) error {
 	return e.change(func(st state) error {
-		in := struct {
-			Name     string `json:"name"` // a proxy keeps its name
+		type Proxy struct { // the name is seen in errors of encoding/json
+			Name     string `json:"name"` // a proxy keeps its own
 			Listen   string `json:"listen"`
 			Upstream string `json:"upstream"`
 			Enabled  bool   `json:"enabled"`
-		}{Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil}
+		}
+		in := Proxy{Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil}
 		if err := decode(body, &in); err != nil {
 			return badBody(err)
 		}

@@ -166,7 +166,8 @@ func (s *Server) listProxies(w http.ResponseWriter, _ call) error {
 
 func (s *Server) createProxy(w http.ResponseWriter, c call) error {
 	var d definition
-	if err := decode(c.body, &d); err != nil {
+	type Proxy definition // the name is seen in errors of encoding/json
+	if err := decode(c.body, (*Proxy)(&d)); err != nil {
 		return badBody(err)
 	}
 	if err := d.check(""); err != nil {

@@ -32,15 +32,15 @@ type attributes interface {
 
 // kinds is the table of toxics.
 var kinds = []kind{
-	{"bandwidth", read[bandwidth]},
-	{"latency", read[latency]},
-	{"limit_data", read[limitData]},
-	{"noop", read[noop]},
-	{"packet_loss", read[packetLoss]},
-	{"reset_peer", read[resetPeer]},
-	{"slicer", read[slicer]},
-	{"slow_close", read[slowClose]},
-	{"timeout", read[timeout]},
+	{"bandwidth", read[BandwidthToxic]},
+	{"latency", read[LatencyToxic]},
+	{"limit_data", read[LimitDataToxic]},
+	{"noop", read[NoopToxic]},
+	{"packet_loss", read[PacketLossToxic]},
+	{"reset_peer", read[ResetToxic]},
+	{"slicer", read[SlicerToxic]},
+	{"slow_close", read[SlowCloseToxic]},
+	{"timeout", read[TimeoutToxic]},
 }
 
 // kind is one type of toxic. read takes the attributes out of a request's body:
@@ -81,37 +81,39 @@ func read[A attributes](old attributes, body []byte) (attributes, error) {
 	return a, badBody(a.check())
 }
 
-// The attributes. Times are in ms unless the field says otherwise.
+// The attributes of the toxics, in ms unless the field says otherwise. Types and
+// fields have Toxiproxy's names because encoding/json puts them into its errors,
+// which clients see.
 type (
-	latency struct {
+	LatencyToxic struct {
 		Latency int64 `json:"latency"`
 		Jitter  int64 `json:"jitter"`
 	}
-	bandwidth struct {
+	BandwidthToxic struct {
 		Rate int64 `json:"rate"` // KB/s, of 1000 bytes
 	}
-	slowClose struct {
+	SlowCloseToxic struct {
 		Delay int64 `json:"delay"`
 	}
-	timeout struct {
+	TimeoutToxic struct {
 		Timeout int64 `json:"timeout"` // 0: never
 	}
-	resetPeer struct {
+	ResetToxic struct {
 		Timeout int64 `json:"timeout"`
 	}
-	slicer struct {
+	SlicerToxic struct {
 		AverageSize   int64 `json:"average_size"`   // bytes
 		SizeVariation int64 `json:"size_variation"` // bytes
 		Delay         int64 `json:"delay"`          // µs
 	}
-	limitData struct {
+	LimitDataToxic struct {
 		Bytes int64 `json:"bytes"`
 	}
-	packetLoss struct {
+	PacketLossToxic struct {
 		LossRate    float64 `json:"loss_rate"`
 		Correlation float64 `json:"correlation"`
 	}
-	noop struct{}
+	NoopToxic struct{}
 )
 
 // year is the longest time that a toxic may have: sums of some stay far from
@@ -121,88 +123,88 @@ const year = 365 * 24 * time.Hour
 // maxRateKB is where the data plane's rates end.
 const maxRateKB = 1_000_000_000
 
-func (a latency) check() error {
-	return firstOf(within("latency", a.Latency, 0, year.Milliseconds()), within("jitter", a.Jitter, 0, year.Milliseconds()))
+func (a LatencyToxic) check() error {
+	return firstOf(within("latency", a.Latency, 0, year.Milliseconds(), " ms"), within("jitter", a.Jitter, 0, year.Milliseconds(), " ms"))
 }
 
 // apply: a jitter of more than the latency is taken as the latency. A delay
 // cannot be negative, and cutting the negative ones off, as Toxiproxy does, moves
 // the mean: 20 ± 50 ms would be 24.6 ms on average.
-func (a latency) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a LatencyToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Latency = &proxy.Latency{Delay: ms(a.Latency), Jitter: ms(min(a.Jitter, a.Latency)), Direction: string(to)}
 	return true
 }
 
-func (a bandwidth) check() error { return within("rate", a.Rate, 0, maxRateKB) }
+func (a BandwidthToxic) check() error { return within("rate", a.Rate, 0, maxRateKB, " KB/s") }
 
-func (a bandwidth) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a BandwidthToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Bandwidth = &proxy.Bandwidth{BytesPerS: a.Rate * 1000, Direction: to}
 	return true
 }
 
-func (a slowClose) check() error { return within("delay", a.Delay, 0, year.Milliseconds()) }
+func (a SlowCloseToxic) check() error { return within("delay", a.Delay, 0, year.Milliseconds(), " ms") }
 
-func (a slowClose) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a SlowCloseToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.SlowClose = &proxy.SlowClose{Delay: ms(a.Delay), Direction: to}
 	return true
 }
 
-func (a timeout) check() error { return within("timeout", a.Timeout, 0, year.Milliseconds()) }
+func (a TimeoutToxic) check() error { return within("timeout", a.Timeout, 0, year.Milliseconds(), " ms") }
 
-func (a timeout) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a TimeoutToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Silence = &proxy.Silence{For: ms(a.Timeout), Direction: to}
 	return true
 }
 
-func (a resetPeer) check() error { return within("timeout", a.Timeout, 0, year.Milliseconds()) }
+func (a ResetToxic) check() error { return within("timeout", a.Timeout, 0, year.Milliseconds(), " ms") }
 
 // apply: RST ends both directions, so that the stream does not matter.
-func (a resetPeer) apply(r *proxy.Rule, _ proxy.Direction) bool {
+func (a ResetToxic) apply(r *proxy.Rule, _ proxy.Direction) bool {
 	r.Reset = &proxy.Cut{Wait: ms(a.Timeout)}
 	return true
 }
 
-func (a slicer) check() error {
+func (a SlicerToxic) check() error {
 	return firstOf(
-		within("average_size", a.AverageSize, 1, math.MaxInt32),
-		within("size_variation", a.SizeVariation, 0, a.AverageSize),
-		within("delay", a.Delay, 0, year.Microseconds()),
+		within("average_size", a.AverageSize, 1, math.MaxInt32, " bytes"),
+		within("size_variation", a.SizeVariation, 0, a.AverageSize, " bytes, the average_size"),
+		within("delay", a.Delay, 0, year.Microseconds(), " µs"),
 	)
 }
 
-func (a slicer) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a SlicerToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Slice = &proxy.Slice{Average: a.AverageSize, Variation: a.SizeVariation,
 		Delay: time.Duration(a.Delay) * time.Microsecond, Direction: to}
 	return true
 }
 
-func (a limitData) check() error { return within("bytes", a.Bytes, 0, math.MaxInt64) }
+func (a LimitDataToxic) check() error { return within("bytes", a.Bytes, 0, math.MaxInt64, " bytes") }
 
-func (a limitData) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a LimitDataToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Limit = &proxy.Limit{Bytes: a.Bytes, Direction: to}
 	return true
 }
 
-func (a packetLoss) check() error {
-	return firstOf(within("loss_rate", a.LossRate, 0, 1), within("correlation", a.Correlation, 0, 1))
+func (a PacketLossToxic) check() error {
+	return firstOf(within("loss_rate", a.LossRate, 0, 1, ""), within("correlation", a.Correlation, 0, 1, ""))
 }
 
-func (a packetLoss) apply(r *proxy.Rule, to proxy.Direction) bool {
+func (a PacketLossToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Loss = &proxy.Loss{Ratio: a.LossRate, Correlation: a.Correlation, Direction: to}
 	return true
 }
 
-func (noop) check() error                            { return nil }
-func (noop) apply(*proxy.Rule, proxy.Direction) bool { return false }
+func (NoopToxic) check() error                            { return nil }
+func (NoopToxic) apply(*proxy.Rule, proxy.Direction) bool { return false }
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// within is nil when low <= v <= high.
-func within[N int64 | float64 | float32](name string, v, low, high N) error {
+// within is nil when low <= v <= high; unit stands behind the number in the error.
+func within[N int64 | float64 | float32](name string, v, low, high N, unit string) error {
 	if v >= low && v <= high {
 		return nil
 	}
-	return fmt.Errorf("%s is %v, want from %v to %v", name, v, low, high)
+	return fmt.Errorf("%s is %v, want from %v to %v%s", name, v, low, high, unit)
 }
 
 func firstOf(errs ...error) error {
@@ -216,12 +218,13 @@ func firstOf(errs ...error) error {
 
 // parseToxic reads a new toxic. The order of its checks is Toxiproxy's.
 func parseToxic(body []byte, others []toxic) (toxic, error) {
-	in := struct {
+	type ToxicWrapper struct { // the name is seen in errors of encoding/json
 		Name     string  `json:"name"`
 		Type     string  `json:"type"`
 		Stream   string  `json:"stream"`
 		Toxicity float32 `json:"toxicity"`
-	}{Stream: "downstream", Toxicity: 1}
+	}
+	in := ToxicWrapper{Stream: "downstream", Toxicity: 1}
 	if err := decode(body, &in); err != nil {
 		return toxic{}, badBody(err)
 	}
@@ -246,7 +249,7 @@ func parseToxic(body []byte, others []toxic) (toxic, error) {
 	if t.Attributes, err = k.read(nil, body); err != nil {
 		return toxic{}, err
 	}
-	return t, badBody(within("toxicity", t.Toxicity, 0, 1))
+	return t, badBody(within("toxicity", t.Toxicity, 0, 1, ""))
 }
 
 // updated is t with the attributes and the toxicity that body names.
@@ -263,7 +266,7 @@ func (t toxic) updated(body []byte) (toxic, error) {
 		return toxic{}, err
 	}
 	t.Attributes, t.Toxicity = attributes, in.Toxicity
-	return t, badBody(within("toxicity", t.Toxicity, 0, 1))
+	return t, badBody(within("toxicity", t.Toxicity, 0, 1, ""))
 }
 
 // parseToxics reads the toxics that come with a proxy.
