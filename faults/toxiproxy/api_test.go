@@ -1,7 +1,6 @@
 package toxiproxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -232,14 +231,26 @@ func TestStorm(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			go func() { _, _ = c.Write(sent); _ = c.(*net.TCPConn).CloseWrite() }()
-			sum := sha256.New()
-			if _, err := io.Copy(sum, c); err != nil {
+			var wrote sync.WaitGroup
+			wrote.Go(func() {
+				if _, err := c.Write(sent); err != nil {
+					t.Errorf("connection %d: %v", n, err)
+				}
+				_ = c.(*net.TCPConn).CloseWrite()
+			})
+			got, err := io.ReadAll(c)
+			if err != nil {
 				t.Errorf("connection %d: %v", n, err)
 			}
-			if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
-				t.Errorf("connection %d: other bytes came back than were sent", n)
+			if sha256.Sum256(got) != sha256.Sum256(sent) {
+				same := 0
+				for same < min(len(got), len(sent)) && got[same] == sent[same] {
+					same++
+				}
+				t.Errorf("connection %d: %d bytes came back of %d that were sent; the first %d are the same", n, len(got), len(sent), same)
 			}
+			c.Close()
+			wrote.Wait()
 		})
 	}
 	calls := []string{
