@@ -442,20 +442,12 @@ func numeric(n json.Number) bool {
 	return err == nil
 }
 
-// warn says what the server did not make of what was asked.
+// warn names the attributes that the server did not know.
 func (c *proxyClient) warn(asked, got toxiproxy.Toxic) {
 	for _, k := range slices.Sorted(maps.Keys(asked.Attributes)) {
 		if _, ok := got.Attributes[k]; !ok {
 			fmt.Fprintf(c.err, "warning: %s has no attribute %s: it has %s\n", got.Type, k, attributeText(got.Attributes))
 		}
-	}
-	number := func(key string) float64 {
-		n, _ := got.Attributes[key].(json.Number)
-		v, _ := n.Float64()
-		return v
-	}
-	if l, j := number("latency"), number("jitter"); got.Type == "latency" && j > l {
-		fmt.Fprintf(c.err, "warning: jitter %v is more than latency %v: chaosctl takes it as %v, so that no delay is negative and the mean stays\n", j, l, l)
 	}
 }
 

@@ -167,11 +167,12 @@ func (f *flow) answers() error {
 	}
 }
 
-// nothingComes tells whether the caller has no more to say, and was told all.
+// nothingComes tells whether the caller has no more to say, was told all, and has
+// no upstream that could say more (though the flow that asks may not know it yet).
 func (c *conn) nothingComes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.upDone && c.first == len(c.calls)
+	return c.upDone && c.server == nil && c.first == len(c.calls)
 }
 
 // idle waits for something to change.
@@ -262,9 +263,9 @@ func (f *flow) beginAnswer(cl call) error {
 func (f *flow) hold(r *active, number uint64) error {
 	r.did.bytes.Add(int64(f.w - f.r))
 	from := f.c.p.now()
-	until := from + r.delay(number, 0)
 	for !r.gone.Load() {
-		err := f.wait(until)
+		r = f.c.p.rules.Load().now(r) // with the settings it has by now
+		err := f.wait(from + r.delay(number, 0))
 		switch {
 		case err == nil:
 			r.did.held(f.c.p.now() - from)
@@ -337,7 +338,7 @@ func (f *flow) discard(until time.Duration, each func(n int)) {
 		each(n)
 		if errors.Is(err, errNudged) {
 			switch err = f.look(); {
-			case errors.Is(err, errSilent):
+			case errors.Is(err, errSilent), errors.Is(err, errEnding):
 				err = nil
 			case errors.Is(err, errOver):
 				return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 type conn struct {
 	p        *Proxy
 	number   uint64 // of the connection on its proxy: what rules draw by that hit connections
+	opened   time.Duration
 	up, down flow
 	ctx      context.Context // ends with the conn: for dialling
 	cancel   context.CancelFunc
@@ -25,15 +27,20 @@ type conn struct {
 	callerDone atomic.Bool
 
 	mu       sync.Mutex
-	client   *socket // nil: the caller is gone (and the conn silent)
-	server   *socket // nil: not dialled
-	over     bool    // ended: nothing is served any more
-	silent   *active // the blackhole rule that holds it
-	raw      bool    // a stream of bytes, not of calls: drawn for by its number
-	drawn    uint64  // raw: the youngest rule that was drawn for
-	opaque   bool    // counted in Stats.Opaque
-	tcpCall  bool    // TCP edges: its one call is not settled yet
-	calls    []call  // under way, in the order of their requests; [first:] are not settled
+	client   *socket            // nil: the caller is gone (and the conn silent)
+	server   *socket            // nil: not dialled
+	over     bool               // ended: nothing is served any more
+	silent   *active            // the blackhole rule that holds it
+	muted    []*work            // the silence rules that discard bytes of it
+	ending   bool               // it is being closed in order …
+	endBy    time.Duration      // … until then
+	stopDial context.CancelFunc // while dialling
+	alarm    *time.Timer        // wakes it for the next rule that strikes by time; nil: none yet
+	raw      bool               // a stream of bytes, not of calls: drawn for by its number
+	drawn    uint64             // raw: the youngest rule that was drawn for
+	opaque   bool               // counted in Stats.Opaque
+	tcpCall  bool               // TCP edges: its one call is not settled yet
+	calls    []call             // under way, in the order of their requests; [first:] are not settled
 	first    int
 	upWaits  bool // the up flow wants to know when a call is settled
 	upDone   bool // that direction has passed FIN on
@@ -58,12 +65,13 @@ var (
 	errOver    = errors.New("the connection is over")
 	errSilent  = errors.New("the connection is silent")
 	errClosing = errors.New("the last answer was given")
+	errEnding  = errors.New("the connection is being closed in order")
 	errNudged  = errors.New("something changed")
 	errDue     = errors.New("the time has come")
 )
 
 func newConn(p *Proxy, client *socket, number uint64) *conn {
-	c := &conn{p: p, number: number, client: client}
+	c := &conn{p: p, number: number, opened: p.now(), client: client}
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	c.up = flow{c: c, in: client, wake: make(chan struct{}, 1), readBy: forever}
 	c.down = flow{c: c, isDown: true, out: client, wake: make(chan struct{}, 1), readBy: forever}
@@ -89,9 +97,15 @@ func (c *conn) run(f *flow) {
 		err = f.requests()
 	}
 
+	if err == io.EOF && f.raw {
+		err = f.holdEnd()
+	}
+
 	var failed *sideError
 	switch {
 	case errors.Is(err, errOver):
+	case errors.Is(err, errEnding):
+		f.leave()
 	case errors.Is(err, errSilent):
 		f.sink()
 	case errors.Is(err, errClosing):
@@ -169,20 +183,68 @@ func (c *conn) closeInOrder(f *flow) {
 		return
 	}
 	client.finish()
-	f.drain(c.p.now() + time.Second)
+	f.drain(c.p.now() + linger)
 	c.end(wasClosed, false)
+}
+
+// linger is how long a conn that is closed in order waits for what its peers
+// still send: closing with bytes unread means RST, which overtakes bytes that are
+// on their way.
+const linger = time.Second
+
+// leave is a flow's part in closing a conn in order: FIN at once, behind what was
+// passed on; what still comes is dropped.
+func (f *flow) leave() {
+	c := f.c
+	c.mu.Lock()
+	by := c.endBy
+	c.mu.Unlock()
+	if f.out != nil {
+		f.out.finish()
+	}
+	f.drain(by)
+	c.finished(f)
+}
+
+// close has both flows close the conn in order. c.mu is held.
+func (c *conn) close() {
+	if c.over || c.ending {
+		return
+	}
+	c.ending, c.endBy = true, c.p.now()+linger
+	if c.stopDial != nil {
+		c.stopDial()
+	}
+	c.nudge(&c.up)
+	c.nudge(&c.down)
 }
 
 // dial connects to the upstream, for the flow up. An upstream that cannot be
 // reached ends the conn.
 func (c *conn) dial() error {
-	nc, err := c.p.dialer(c.ctx, c.p.Upstream())
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	c.mu.Lock()
+	c.stopDial = cancel
+	ending := c.ending
+	c.mu.Unlock()
+	if ending {
+		return errEnding
+	}
+	nc, err := c.p.dialer(ctx, c.p.Upstream())
 	if err != nil {
+		c.mu.Lock()
+		ending = c.ending
+		c.mu.Unlock()
+		if ending {
+			return errEnding
+		}
 		c.end(wasRefused, !c.p.config.CloseUnreachable)
 		return errOver
 	}
 	server := newSocket(nc)
 	c.mu.Lock()
+	c.stopDial = nil
 	if c.over {
 		c.mu.Unlock()
 		server.abort()
@@ -208,6 +270,9 @@ func (c *conn) end(class string, abort bool) {
 	}
 	c.over = true
 	client, server := c.client, c.server
+	if c.alarm != nil {
+		c.alarm.Stop()
+	}
 	c.mu.Unlock()
 
 	c.settleAll(class)
@@ -249,8 +314,9 @@ func (c *conn) callerGone() {
 	c.p.open.Add(-1)
 }
 
-// strike lets a reset or blackhole rule have the conn. It returns why the flow
-// that called must stop; nil when the rule has been removed meanwhile.
+// strike lets a rule have the conn: a reset or blackhole, a limit that is reached,
+// a silence whose time is up. It returns why the flow that called must stop; nil
+// when the rule has been removed meanwhile.
 func (c *conn) strike(r *active) error {
 	c.mu.Lock()
 	switch {
@@ -268,10 +334,53 @@ func (c *conn) strike(r *active) error {
 		}
 		c.mu.Unlock()
 		return errSilent
+	case r.Limit != nil || r.Silence != nil:
+		c.close()
+		c.mu.Unlock()
+		return errEnding
 	}
 	c.mu.Unlock()
 	c.end(wasReset, true)
 	return errOver
+}
+
+// overdue is the rule whose time with the raw conn is up. If there is none, it
+// sets the alarm for the next. c.mu is held.
+func (c *conn) overdue() *active {
+	if !c.raw {
+		return nil
+	}
+	var first *active
+	at := forever
+	for _, r := range *c.p.rules.Load() {
+		if after := r.strikesAfter(); after > 0 && r.hits(c.number) {
+			if due := max(c.opened, r.added) + after; due < at {
+				first, at = r, due
+			}
+		}
+	}
+	switch wait := at - c.p.now(); {
+	case first == nil && c.alarm != nil:
+		c.alarm.Stop()
+	case first == nil:
+	case wait <= 0:
+		return first
+	case c.alarm == nil:
+		c.alarm = time.AfterFunc(wait, c.wakeUp)
+	default:
+		c.alarm.Reset(wait)
+	}
+	return nil
+}
+
+// wakeUp is what the alarm does: the flows look whose time is up.
+func (c *conn) wakeUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	}
 }
 
 // apply tells the conn of a rule that has just been added.
@@ -279,16 +388,19 @@ func (c *conn) apply(r *active) {
 	c.mu.Lock()
 	var struck bool
 	switch {
-	case c.over, c.silent != nil, r.Refuse != nil:
+	case c.over, c.ending, c.silent != nil, r.Refuse != nil:
 	case c.raw:
-		struck = c.drawRaw(r)
+		if r.id > c.drawn {
+			c.drawn = r.id
+			struck = c.drawRaw(r)
+		}
 		c.nudge(&c.up)
 		c.nudge(&c.down)
 	case c.p.config.Protocol == TCP: // not begun: it will look itself
 	case c.first == len(c.calls):
 		// Nobody's call: only a rule that hits all calls may say that it has it.
 		struck = r.Reset != nil && r.Reset.After == 0 && r.Percent == 1
-	case r.cut() != nil || r.Bandwidth != nil:
+	case r.cut() != nil || r.pacing():
 		for i := c.first; i < len(c.calls); i++ {
 			cl := &c.calls[i]
 			if cl.drawn >= r.id {
@@ -297,7 +409,7 @@ func (c *conn) apply(r *active) {
 			cl.drawn = r.id
 			hit := r.did.drawn(r.hits(cl.number))
 			switch {
-			case !hit || r.Bandwidth != nil:
+			case !hit || r.pacing():
 			case r.cut().After == 0:
 				struck = true
 			default:
@@ -316,14 +428,66 @@ func (c *conn) apply(r *active) {
 // lift tells the conn of a rule that has just been removed.
 func (c *conn) lift(r *active) {
 	c.mu.Lock()
-	held := c.silent == r
-	if !held && !c.over && (c.raw || c.first < len(c.calls)) {
+	held := c.heldBy(r)
+	switch {
+	case held || c.over:
+	case slices.Contains(c.muted, r.work):
+		c.close()
+	case c.raw || c.first < len(c.calls):
 		c.nudge(&c.up)
 		c.nudge(&c.down)
 	}
 	c.mu.Unlock()
 	if held {
 		c.end(wasClosed, true)
+	}
+}
+
+// heldBy tells whether it is that blackhole rule that holds the conn. c.mu is held.
+func (c *conn) heldBy(r *active) bool { return c.silent != nil && c.silent.work == r.work }
+
+// change tells the conn of a rule that has just been given other settings.
+func (c *conn) change(from, to *active) {
+	c.mu.Lock()
+	was, is := from.hits(c.number), to.hits(c.number)
+	struck := false
+	held := c.heldBy(from) && c.raw && !is // no more: as if the rule had been removed
+	switch {
+	case c.over || c.ending || held || to.Refuse != nil:
+	case c.heldBy(from):
+		c.silent = to
+	case c.raw:
+		if is && !was && c.drawn >= to.id {
+			to.did.fired.Add(1)
+		}
+		switch {
+		case slices.Contains(c.muted, to.work) && !(is && to.Silence.Direction.includes(from.Silence.Direction)):
+			c.close()
+		case is && to.Silence != nil && !was:
+			c.muted = append(c.muted, to.work)
+		}
+		struck = is && to.cut() != nil && to.cut().After == 0
+	}
+	for i := range c.calls[c.first:] {
+		cl := &c.calls[c.first+i]
+		if cl.inject != nil && cl.inject.work == to.work {
+			cl.inject = to
+		}
+		if i := slices.Index(cl.cuts, from); i >= 0 {
+			cl.cuts = slices.Clone(cl.cuts)
+			cl.cuts[i] = to
+		}
+	}
+	if !c.over && (c.raw || c.first < len(c.calls)) {
+		c.nudge(&c.up)
+		c.nudge(&c.down)
+	}
+	c.mu.Unlock()
+	switch {
+	case held:
+		c.end(wasClosed, true)
+	case struck:
+		c.strike(to)
 	}
 }
 
@@ -340,11 +504,13 @@ func (c *conn) enterRaw() error {
 		c.nudge(&c.down)
 	}
 	var struck *active
-	for _, r := range *c.p.rules.Load() {
-		if c.drawRaw(r) && struck == nil {
+	now := *c.p.rules.Load()
+	for _, r := range now {
+		if r.id > c.drawn && c.drawRaw(r) && struck == nil {
 			struck = r
 		}
 	}
+	c.drawn = max(c.drawn, now.last())
 	c.mu.Unlock()
 	if struck != nil {
 		return c.strike(struck)
@@ -352,13 +518,15 @@ func (c *conn) enterRaw() error {
 	return nil
 }
 
-// drawRaw draws a rule for the conn as a whole, once; true when it strikes at once.
+// drawRaw draws a rule for the conn as a whole; true when it strikes at once.
 func (c *conn) drawRaw(r *active) bool {
-	if r.id <= c.drawn || r.Refuse != nil || r.Error != nil {
+	if r.Refuse != nil || r.Error != nil {
 		return false
 	}
-	c.drawn = r.id
 	hit := r.did.drawn(r.hits(c.number))
+	if hit && r.Silence != nil {
+		c.muted = append(c.muted, r.work)
+	}
 	return hit && r.cut() != nil && r.cut().After == 0
 }
 
@@ -434,7 +602,7 @@ func (c *conn) begin(cl *call) fate {
 			if r.did.drawn(r.hits(cl.number)) {
 				cl.cuts = append(cl.cuts, r)
 			}
-		case r.Bandwidth != nil:
+		case r.pacing():
 			r.did.drawn(r.hits(cl.number))
 		case r.Latency != nil && !r.toAnswer():
 			if r.did.drawn(r.hits(cl.number)) {

@@ -44,6 +44,7 @@ type flow struct {
 	inCall bool
 	sent   int64 // bytes passed on: of the call, or of the raw conn
 	holds  holds
+	mute   *active // the silence rule that discards all bytes, for good
 }
 
 // unknown is a read deadline that must be set anew.
@@ -70,7 +71,11 @@ func (f *flow) look() error {
 	f.readBy, f.writeSet = unknown, true
 	c := f.c
 	c.mu.Lock()
-	over, silent := c.over, c.silent != nil
+	over, silent, ending := c.over, c.silent != nil, c.ending
+	var due *active
+	if !over && !silent && !ending {
+		due = c.overdue()
+	}
 	f.raw = c.raw
 	f.in, f.out = c.client, c.server
 	if f.isDown {
@@ -82,6 +87,12 @@ func (f *flow) look() error {
 		return errOver
 	case silent:
 		return errSilent
+	case ending:
+		return errEnding
+	case due != nil:
+		if err := c.strike(due); err != nil {
+			return err
+		}
 	}
 	return f.restage()
 }
@@ -250,6 +261,10 @@ func (f *flow) restage() error {
 	now := *f.c.p.rules.Load()
 	if f.raw {
 		f.holds.restage(f, now)
+		if f.remute(now); f.mute != nil {
+			f.stages = append(f.stages[:0], mute{f.mute})
+			return nil
+		}
 	}
 	if len(now) == 0 {
 		f.stages = f.stages[:0]
@@ -274,17 +289,28 @@ func (f *flow) restage() error {
 
 	old := f.stages
 	f.stages = nil
-	keep := func(r *active, anew stage) {
+	keep := func(r *active, anew func() stage) {
 		for _, s := range old {
 			if s.rule() == r {
-				anew = s
+				f.stages = append(f.stages, s)
+				return
 			}
 		}
-		f.stages = append(f.stages, anew)
+		f.stages = append(f.stages, anew())
 	}
 	for _, r := range now {
-		if r.Bandwidth != nil && r.hits(number) {
-			keep(r, newBucket(r, f.c.p.now()))
+		if r.paces(f.isDown) && r.hits(number) {
+			keep(r, func() stage { return r.stage(f) })
+		}
+	}
+	for _, r := range now {
+		if r.Limit == nil || !f.raw || !r.Limit.Direction.covers(f.isDown) || !r.hits(number) {
+			continue
+		}
+		if left := r.Limit.Bytes - f.sent; left > 0 || f.sent == 0 {
+			keep(r, func() stage { return &limit{c: f.c, by: r, left: left} })
+		} else if err := f.c.strike(r); err != nil {
+			return err
 		}
 	}
 	if !f.isDown {
@@ -294,7 +320,7 @@ func (f *flow) restage() error {
 		switch left := r.cut().After - f.sent; {
 		case r.gone.Load():
 		case left > 0:
-			keep(r, &cut{by: r, left: left})
+			keep(r, func() stage { return &cut{by: r, left: left} })
 		default:
 			if err := f.c.strike(r); err != nil {
 				return err
@@ -302,6 +328,55 @@ func (f *flow) restage() error {
 		}
 	}
 	return nil
+}
+
+// remute finds the silence rule that discards the bytes of the raw flow. Once
+// there was one, bytes are missing: without it the conn is closed, not heard again.
+func (f *flow) remute(now rules) {
+	if f.mute != nil {
+		f.mute = now.now(f.mute)
+		return
+	}
+	for _, r := range now {
+		if r.Silence != nil && r.Silence.Direction.covers(f.isDown) && r.hits(f.c.number) {
+			f.mute = r
+			return
+		}
+	}
+}
+
+// holdEnd waits until the end of a raw flow, behind all its bytes, may be passed
+// on (io.EOF), or for another reason to stop.
+func (f *flow) holdEnd() error {
+	for from := f.c.p.now(); ; {
+		until := from
+		for _, r := range *f.c.p.rules.Load() {
+			if s := r.SlowClose; s != nil && s.Direction.covers(f.isDown) && r.hits(f.c.number) {
+				until += s.Delay
+			}
+		}
+		if f.mute != nil {
+			until = forever
+		}
+		err := f.wait(until)
+		if err == nil {
+			return io.EOF
+		}
+		if errors.Is(err, errNudged) {
+			err = f.look()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// direction is 0 on the way up, 1 on the way down.
+func (f *flow) direction() uint64 {
+	if f.isDown {
+		return 1
+	}
+	return 0
 }
 
 // fill reads more bytes into the buffer. It returns nil also when only something

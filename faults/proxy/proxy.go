@@ -11,12 +11,14 @@
 //	                      that a change of rules interrupts
 //	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
 //	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP
-//	active   (rule.go)    a rule at work: what it hits, by a hash of the call's number
+//	Rule     (rule.go)    what a rule can ask for
+//	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
 //	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
 //	counters (stats.go)   the evidence
 //
 // A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
-// stage; one that ends or silences connections calls conn.strike. Another
+// stage; one that ends or silences connections calls conn.strike, and one that
+// does so by the clock is known to active.strikesAfter. Another
 // transport (TLS) is another socket; another protocol is another sibling of
 // calls.go; moving bytes inside the kernel belongs into the pump's path without
 // stages.
@@ -33,6 +35,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,9 +81,10 @@ type Proxy struct {
 	open     atomic.Int64
 	stats    counters
 
-	rulesMu sync.Mutex // one change of rules at a time, told to every conn before the next
-	rules   atomic.Pointer[rules]
-	ruleIDs uint64
+	rulesMu  sync.Mutex // one change of rules at a time, told to every conn before the next
+	rules    atomic.Pointer[rules]
+	ruleIDs  uint64
+	declared rules // those put there by Config.Rules and SetRules
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -100,6 +104,11 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
 	}
+	for _, r := range c.Rules {
+		if err := c.allows(r); err != nil {
+			return nil, fmt.Errorf("start %w", err)
+		}
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
@@ -116,7 +125,11 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p := &Proxy{config: c, listener: l, start: time.Now(), conns: map[*conn]struct{}{}}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.upstream.Store(&c.Upstream)
-	p.rules.Store(&rules{})
+	for _, r := range c.Rules {
+		p.declared = append(p.declared, p.anew(r))
+	}
+	now := slices.Clone(p.declared)
+	p.rules.Store(&now)
 	dialer := net.Dialer{Timeout: c.DialTimeout}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
@@ -144,25 +157,41 @@ func (p *Proxy) SetUpstream(addr string) { p.upstream.Store(&addr) }
 // remove ends it, once; when that returns, what the rule held back is on its way.
 // Rules of one name are counted together.
 func (p *Proxy) Add(r Rule) (remove func(), err error) {
-	if err := r.Validate(); err != nil {
-		return nil, fmt.Errorf("proxy %q: %w", p.config.Name, err)
-	}
-	if r.Error != nil && p.config.Protocol != HTTP {
-		return nil, fmt.Errorf("proxy %q: rule %q: an error status needs an http edge, this one carries %s", p.config.Name, r.Name, p.config.Protocol)
+	if err := p.config.allows(r); err != nil {
+		return nil, err
 	}
 	p.rulesMu.Lock()
 	defer p.rulesMu.Unlock()
 	if p.ctx.Err() != nil {
 		return nil, fmt.Errorf("proxy %q: rule %q: the proxy is stopped", p.config.Name, r.Name)
 	}
-	p.ruleIDs++
-	a := newActive(r, p.ruleIDs, p.config.Seed)
+	a := p.anew(r)
 	now := p.rules.Load().with(a)
 	p.rules.Store(&now)
 	for _, c := range p.connections() {
 		c.apply(a)
 	}
 	return sync.OnceFunc(func() { p.remove(a) }), nil
+}
+
+// allows tells what is wrong with a rule on such a proxy.
+func (c *Config) allows(r Rule) error {
+	err := r.Validate()
+	if err == nil {
+		err = r.needs(c.Protocol)
+	}
+	if err != nil {
+		return fmt.Errorf("proxy %q: %w", c.Name, err)
+	}
+	return nil
+}
+
+// anew puts a rule to work. Of one caller at a time.
+func (p *Proxy) anew(r Rule) *active {
+	p.ruleIDs++
+	a := newActive(r, p.ruleIDs, p.config.Seed)
+	a.added = p.now()
+	return a
 }
 
 func (p *Proxy) remove(a *active) {
@@ -177,6 +206,82 @@ func (p *Proxy) remove(a *active) {
 	for _, c := range p.connections() {
 		c.lift(a)
 	}
+}
+
+// SetRules makes the rules that Config.Rules and earlier calls put to work exactly
+// these, in this order; those of Add stay as they are. It refuses all or none.
+//
+//   - A rule that equals one at work stays untouched, with all it knows of its
+//     connections: their draws, pieces, bytes counted, bytes held.
+//   - One of the same name and kind, with other settings, takes the place of the
+//     old one: the same connections are hit (at another Percent, the fewer or the
+//     more of them), time goes on counting from when the old one was added, and
+//     nothing is closed or let go that the new one would hold too.
+//   - What is missing is removed, as by the func that Add returns; what is new is
+//     added, as by Add.
+func (p *Proxy) SetRules(want []Rule) error {
+	for _, r := range want {
+		if err := p.config.allows(r); err != nil {
+			return err
+		}
+	}
+	p.rulesMu.Lock()
+	defer p.rulesMu.Unlock()
+	if p.ctx.Err() != nil {
+		return fmt.Errorf("proxy %q: the proxy is stopped", p.config.Name)
+	}
+
+	had := slices.Clone(p.declared)
+	take := func(is func(*active) bool) *active {
+		i := slices.IndexFunc(had, is)
+		if i < 0 {
+			return nil
+		}
+		a := had[i]
+		had = slices.Delete(had, i, i+1)
+		return a
+	}
+	next := make(rules, len(want))
+	for i, r := range want {
+		next[i] = take(func(a *active) bool { return reflect.DeepEqual(a.Rule, r) })
+	}
+	var changes []func(*conn)
+	for i, r := range want {
+		if next[i] != nil {
+			continue
+		}
+		if old := take(func(a *active) bool { return a.Name == r.Name && a.kind() == r.kind() }); old != nil {
+			anew := old.as(r, p.config.Seed)
+			next[i] = anew
+			changes = append(changes, func(c *conn) { c.change(old, anew) })
+			continue
+		}
+		a := p.anew(r)
+		next[i] = a
+		changes = append(changes, func(c *conn) { c.apply(a) })
+	}
+	for _, a := range had {
+		a.gone.Store(true)
+		changes = append(changes, func(c *conn) { c.lift(a) })
+	}
+
+	now := slices.Clone(next)
+	for _, a := range *p.rules.Load() {
+		if !slices.Contains(p.declared, a) {
+			now = append(now, a)
+		}
+	}
+	p.declared = next
+	p.mu.Lock()
+	p.retired = append(p.retired, had...)
+	p.rules.Store(&now)
+	p.mu.Unlock()
+	for _, c := range p.connections() {
+		for _, tell := range changes {
+			tell(c)
+		}
+	}
+	return nil
 }
 
 // Collect returns what happened since the last Collect.

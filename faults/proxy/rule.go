@@ -1,11 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
-	"math"
-	"net/http"
 	"slices"
-	"sync/atomic"
+	"strings"
 	"time"
 )
 
@@ -18,6 +17,9 @@ import (
 // on each Proxy.
 //
 // A rule holds for connections that are open already as for new ones.
+//
+// On HTTP edges Silence, Limit, SlowClose and Reset with Wait are refused: they
+// are about a connection, where the others are about a call.
 type Rule struct {
 	Name    string // under which Stats tells what it did
 	Seed    uint64
@@ -37,15 +39,27 @@ type Rule struct {
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
-// by Delay ± Jitter, evenly distributed. On HTTP edges the whole message waits
-// once, counted from when its head was complete; on TCP edges and behind an
-// Upgrade every byte waits, counted from when it was received, in order. Several
-// add up. Whatever is held when the rule is removed goes on at once.
+// by a delay that is drawn. On HTTP edges the whole message waits once, counted
+// from when its head was complete; on TCP edges and behind an Upgrade every byte
+// waits, counted from when it was received, in order. Several add up. Whatever is
+// held when the rule is removed goes on at once.
+//
+// By Distribution, Jitter is
+//
+//	"", uniform    the most by which a delay differs from Delay, either way, evenly.
+//	               Beyond Delay: from 0 to Delay evenly, and from there to Delay +
+//	               Jitter, the former so much more often that the mean holds
+//	normal         sigma of a normal law, of which the part above 0 is taken
+//	pareto         sigma of a Pareto law (heavy tail)
+//	exponential    nothing (0): sigma is Delay
+//
+// No delay is less than 0, and yet the mean is Delay under each (law.go has the
+// formulas); but uniform with Delay 0, which is evenly from 0 to Jitter.
 type Latency struct {
 	Delay        time.Duration
-	Jitter       time.Duration // at most Delay, so that the mean stays Delay
-	Distribution string        // "uniform", also when empty
-	Direction    string        // "answer", also when empty; "request"
+	Jitter       time.Duration
+	Distribution string
+	Direction    string // "answer", also when empty; "request"
 }
 
 // Error answers an HTTP request with Status and Body in the upstream's place.
@@ -68,8 +82,8 @@ type Error struct {
 // are closed with RST, since bytes are missing in them.
 type Cut struct {
 	After int64
-	// Wait is for Reset: strike so long after the connection was opened or the
-	// rule added, whichever is later, also when no byte passes.
+	// Wait is for Reset, and without After: strike so long after the connection was
+	// opened or the rule added, whichever is later, also when no byte passes.
 	Wait time.Duration
 }
 
@@ -82,17 +96,25 @@ const (
 	Answer  Direction = "answer"  // from the upstream to the caller
 )
 
-// Silence discards every byte of one direction; the other goes on. After For
-// (0: never), counted once from when the connection was opened or the rule
-// added, whichever is later, the connection is closed, however busy it is. Those
-// it had silenced are closed when the rule is removed, since bytes are missing.
+// covers tells whether the direction is meant.
+func (d Direction) covers(isDown bool) bool { return d == Both || (d == Answer) == isDown }
+
+// includes tells whether it covers all that other does.
+func (d Direction) includes(other Direction) bool { return d == Both || d == other }
+
+// Silence discards every byte of one direction, and does not pass its end on
+// either; the other direction goes on. After For (0: never), counted once from
+// when the connection was opened or the rule added, whichever is later, the
+// connection is closed in order, however busy it is. Those it had silenced are
+// closed when the rule is removed, since bytes are missing.
 type Silence struct {
 	For       time.Duration
 	Direction Direction
 }
 
 // Slice sends bytes in pieces of Average ± Variation bytes, evenly distributed
-// (at least 1), and waits for Delay between two of them.
+// (at least 1), each in a write of its own, and waits for Delay between two of
+// them. A piece is smaller when no more bytes are there to be sent.
 type Slice struct {
 	Average, Variation int64
 	Delay              time.Duration
@@ -100,13 +122,14 @@ type Slice struct {
 }
 
 // Limit closes the connection, in order, when so many bytes have passed in that
-// direction since it was opened.
+// direction (Both: in either) since it was opened; exactly so many do. 0 closes it
+// at the first byte.
 type Limit struct {
 	Bytes     int64
 	Direction Direction
 }
 
-// SlowClose passes FIN on only after Delay.
+// SlowClose passes FIN on only Delay after it would have been; several add up.
 type SlowClose struct {
 	Delay     time.Duration
 	Direction Direction
@@ -114,9 +137,13 @@ type SlowClose struct {
 
 // Loss is what loss of packets means to a stream of bytes: the chunk that is
 // hit, and everything behind it, comes late by one retransmission timeout
-// (RTO), the more the more often in a row (RFC 6298: 200 ms, doubled each time).
-// Ratio is the share of chunks hit, Correlation how much a draw depends on the
-// one before: p = Correlation·last + (1−Correlation)·uniform (tc-netem(8)).
+// (RFC 6298; Linux: 200 ms at least), which doubles with each hit in a row, up to
+// 120 s. A chunk is what is ready to go at once, at most 64 KiB.
+//
+// Ratio is the share of chunks hit. Correlation is how much a draw depends on the
+// one before: with that probability its outcome is the same again, else it is
+// drawn anew. So the share stays Ratio, whatever the correlation; in netem's own
+// law, p = Correlation·last + (1−Correlation)·uniform (tc-netem(8)), it does not.
 type Loss struct {
 	Ratio, Correlation float64
 	Direction          Direction
@@ -129,157 +156,188 @@ type Loss struct {
 // every attempt is seen and counted, which a verdict on a breaker depends on.
 type Refuse struct{}
 
-// Bandwidth lets BytesPerS through each connection, in each direction; 0 lets
-// nothing pass. Bytes count against it while they wait only: an idle connection
+// Bandwidth lets BytesPerS through each connection, in each direction it is about;
+// 0 lets nothing pass. Bytes count against it while they wait only: an idle connection
 // saves nothing up.
 type Bandwidth struct {
 	BytesPerS int64
 	Direction Direction
 }
 
-// maxRate is where a rate stops meaning anything.
-const maxRate = 1_000_000_000_000
+// Where numbers stop meaning anything; sums of them are far from an overflow.
+const (
+	maxRate  = 1_000_000_000_000 // bytes per second
+	maxBytes = 1 << 50
+	maxTime  = 365 * 24 * time.Hour
+)
+
+// kinds is which of the pointers are set, by the kind's name.
+func (r *Rule) kinds() []kind {
+	return []kind{
+		{"latency", r.Latency != nil}, {"error", r.Error != nil}, {"reset", r.Reset != nil},
+		{"blackhole", r.Blackhole != nil}, {"refuse", r.Refuse != nil}, {"bandwidth", r.Bandwidth != nil},
+		{"silence", r.Silence != nil}, {"slice", r.Slice != nil}, {"limit", r.Limit != nil},
+		{"slow close", r.SlowClose != nil}, {"loss", r.Loss != nil},
+	}
+}
+
+type kind struct {
+	name string
+	set  bool
+}
+
+// kind is the name of the kind that is set.
+func (r *Rule) kind() string {
+	for _, k := range r.kinds() {
+		if k.set {
+			return k.name
+		}
+	}
+	return ""
+}
 
 // Validate tells the first thing that is wrong with the rule.
 func (r Rule) Validate() error {
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("rule %q: %w", r.Name, fmt.Errorf(format, args...))
-	}
-	set := 0
-	for _, is := range []bool{r.Latency != nil, r.Error != nil, r.Reset != nil, r.Blackhole != nil, r.Refuse != nil, r.Bandwidth != nil} {
-		if is {
-			set++
-		}
-	}
-	switch {
-	case r.Name == "":
+	if r.Name == "" {
 		return fmt.Errorf("rule without a name: its effects are counted under one")
-	case set != 1:
-		return wrong("%d kinds set, want exactly one of latency, error, reset, blackhole, refuse, bandwidth", set)
-	case !(r.Percent >= 0 && r.Percent <= 1): // NaN too
-		return wrong("percent is %v, want a share from 0 to 1", r.Percent)
 	}
-	if l := r.Latency; l != nil {
-		switch {
-		case l.Delay < 0:
-			return wrong("delay is %v, want 0 or more", l.Delay)
-		case l.Jitter < 0 || l.Jitter > l.Delay:
-			return wrong("jitter is %v, want from 0 to the delay, %v", l.Jitter, l.Delay)
-		case l.Distribution != "" && l.Distribution != "uniform":
-			return wrong(`distribution is %q, want "uniform"`, l.Distribution)
-		case l.Direction != "" && l.Direction != "answer" && l.Direction != "request":
-			return wrong(`direction is %q, want "answer" or "request"`, l.Direction)
-		}
-	}
-	if e := r.Error; e != nil && (e.Status < 200 || e.Status > 599) {
-		return wrong("status is %d, want from 200 to 599", e.Status)
-	}
-	for _, c := range []*Cut{r.Reset, r.Blackhole} {
-		if c != nil && c.After < 0 {
-			return wrong("after is %d bytes, want 0 or more", c.After)
-		}
-	}
-	if b := r.Bandwidth; b != nil && (b.BytesPerS < 0 || b.BytesPerS > maxRate) {
-		return wrong("rate is %d bytes/s, want from 0 to %d", b.BytesPerS, int64(maxRate))
+	if err := r.wrong(); err != nil {
+		return fmt.Errorf("rule %q: %w", r.Name, err)
 	}
 	return nil
 }
 
-// active is a Rule at work.
-type active struct {
-	Rule
-	id   uint64      // order of Add; 1 is the first
-	key  uint64      // of its draws
-	gone atomic.Bool // removed
-	did  ruleCounters
-}
-
-func newActive(r Rule, id, seed uint64) *active {
-	return &active{Rule: r, id: id, key: mix(mix(mix(seed)^r.Seed) ^ hashName(r.Name))}
-}
-
-// hits tells whether the rule hits the call or connection of that number.
-func (r *active) hits(number uint64) bool {
-	return unit(mix(r.key+number*golden)) < r.Percent
-}
-
-// delay draws how long the call (or, on a TCP edge, the piece-th chunk of a
-// connection) is to wait.
-func (r *active) delay(number, piece uint64) time.Duration {
-	l := r.Latency
-	if l.Jitter == 0 {
-		return l.Delay
+func (r *Rule) wrong() error {
+	var set, known []string
+	for _, k := range r.kinds() {
+		known = append(known, k.name)
+		if k.set {
+			set = append(set, k.name)
+		}
 	}
-	u := unit(mix(mix(r.key^0xd1b54a32d192ed03+number*golden) + piece*golden))
-	return l.Delay + time.Duration(math.Round((2*u-1)*float64(l.Jitter)))
+	if len(set) != 1 {
+		return fmt.Errorf("%d kinds set (%s), want exactly one of %s", len(set), strings.Join(set, ", "), strings.Join(known, ", "))
+	}
+	if err := share("percent", r.Percent); err != nil {
+		return err
+	}
+	if l := r.Latency; l != nil {
+		switch known := []string{"uniform", "normal", "pareto", "exponential"}; {
+		case l.Distribution == "" || l.Distribution == "uniform":
+		case !slices.Contains(known, l.Distribution):
+			return fmt.Errorf("distribution is %q, want one of %s", l.Distribution, strings.Join(known, ", "))
+		case l.Delay == 0:
+			return fmt.Errorf("delay is 0, want a mean above 0 for the distribution %s", l.Distribution)
+		case l.Distribution == "exponential" && l.Jitter != 0:
+			return fmt.Errorf("jitter is %v, want none: the delay alone says how an exponential distribution spreads", l.Jitter)
+		}
+		if l.Direction != "" && l.Direction != "answer" && l.Direction != "request" {
+			return fmt.Errorf(`direction is %q, want "answer" or "request"`, l.Direction)
+		}
+		return errors.Join(span("delay", l.Delay), span("jitter", l.Jitter))
+	}
+	if e := r.Error; e != nil && (e.Status < 200 || e.Status > 599) {
+		return fmt.Errorf("status is %d, want from 200 to 599", e.Status)
+	}
+	if c := r.Reset; c != nil {
+		if c.After > 0 && c.Wait > 0 {
+			return fmt.Errorf("after %d bytes and wait %v, want one of them: two rules do both", c.After, c.Wait)
+		}
+		return errors.Join(count("after", c.After, 0), span("wait", c.Wait))
+	}
+	if c := r.Blackhole; c != nil {
+		if c.Wait != 0 {
+			return fmt.Errorf("wait is %v, which only a reset can", c.Wait)
+		}
+		return count("after", c.After, 0)
+	}
+	if b := r.Bandwidth; b != nil {
+		if b.BytesPerS < 0 || b.BytesPerS > maxRate {
+			return fmt.Errorf("rate is %d bytes/s, want from 0 to %d", b.BytesPerS, int64(maxRate))
+		}
+		return b.Direction.wrong()
+	}
+	if s := r.Silence; s != nil {
+		return errors.Join(span("for", s.For), s.Direction.wrong())
+	}
+	if s := r.Slice; s != nil {
+		if s.Variation < 0 || s.Variation > s.Average {
+			return fmt.Errorf("variation is %d bytes, want from 0 to the average, %d", s.Variation, s.Average)
+		}
+		return errors.Join(count("average", s.Average, 1), span("delay", s.Delay), s.Direction.wrong())
+	}
+	if l := r.Limit; l != nil {
+		return errors.Join(count("limit", l.Bytes, 0), l.Direction.wrong())
+	}
+	if s := r.SlowClose; s != nil {
+		return errors.Join(span("delay", s.Delay), s.Direction.wrong())
+	}
+	if l := r.Loss; l != nil {
+		return errors.Join(share("ratio", l.Ratio), share("correlation", l.Correlation), l.Direction.wrong())
+	}
+	return nil
 }
 
-// toAnswer tells whether a latency rule holds the answer back; otherwise the request.
-func (r *active) toAnswer() bool { return r.Latency.Direction != "request" }
-
-// cut is the Cut of a reset or blackhole rule, else nil.
-func (r *active) cut() *Cut {
-	if r.Reset != nil {
-		return r.Reset
+func (d Direction) wrong() error {
+	if d != Both && d != Request && d != Answer {
+		return fmt.Errorf("direction is %q, want %q, %q, or empty for both", d, Request, Answer)
 	}
-	return r.Blackhole
+	return nil
 }
 
-// answer is what an error rule sends; close says whether the connection ends with it.
-func (r *active) answer(head, close bool) []byte {
-	e := r.Error
-	b := fmt.Appendf(nil, "HTTP/1.1 %03d %s\r\n", e.Status, http.StatusText(e.Status))
-	if close {
-		b = append(b, "Connection: close\r\n"...)
+func span(what string, d time.Duration) error {
+	if d < 0 || d > maxTime {
+		return fmt.Errorf("%s is %v, want from 0 to %v", what, d, maxTime)
 	}
-	if e.Status == http.StatusNoContent || e.Status == http.StatusNotModified {
-		return append(b, "\r\n"...)
-	}
-	b = fmt.Appendf(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n", len(e.Body))
-	if !head {
-		b = append(b, e.Body...)
-	}
-	return b
+	return nil
 }
 
-// rules is an immutable set of active rules, oldest first.
-type rules []*active
-
-func (rs rules) with(r *active) rules { return append(slices.Clip(rs), r) }
-
-func (rs rules) without(r *active) rules {
-	return slices.DeleteFunc(slices.Clone(rs), func(x *active) bool { return x == r })
-}
-
-// last is the id of the youngest, 0 when there is none.
-func (rs rules) last() uint64 {
-	if len(rs) == 0 {
-		return 0
+func count(what string, n, least int64) error {
+	if n < least || n > maxBytes {
+		return fmt.Errorf("%s is %d bytes, want from %d to %d", what, n, least, int64(maxBytes))
 	}
-	return rs[len(rs)-1].id
+	return nil
 }
 
-// golden is 2^64 divided by the golden ratio: consecutive numbers, multiplied by
-// it, are spread evenly (Weyl sequence).
-const golden = 0x9e3779b97f4a7c15
-
-// mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the
-// input changes every bit of the output with probability 1/2.
-func mix(x uint64) uint64 {
-	x += golden
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// unit maps to [0, 1).
-func unit(x uint64) float64 { return float64(x>>11) / (1 << 53) }
-
-// hashName is FNV-1a.
-func hashName(s string) uint64 {
-	h := uint64(0xcbf29ce484222325)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 0x100000001b3
+func share(what string, x float64) error {
+	if !(x >= 0 && x <= 1) { // NaN too
+		return fmt.Errorf("%s is %v, want a share from 0 to 1", what, x)
 	}
-	return h
+	return nil
+}
+
+// needs tells what kind of edge the rule cannot work on, if protocol is such a one.
+func (r *Rule) needs(protocol Protocol) error {
+	switch {
+	case r.Error != nil && protocol != HTTP:
+		return fmt.Errorf("rule %q: an error status needs an http edge, this one carries %s", r.Name, protocol)
+	case protocol == TCP:
+		return nil
+	case r.Silence != nil:
+		return fmt.Errorf("rule %q: silence of one direction needs a tcp edge, this one carries %s: use a blackhole", r.Name, protocol)
+	case r.Limit != nil:
+		return fmt.Errorf("rule %q: a limit counts the bytes of a connection and needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
+	case r.SlowClose != nil:
+		return fmt.Errorf("rule %q: a slow close needs a tcp edge, this one carries %s: use latency", r.Name, protocol)
+	case r.Reset != nil && r.Reset.Wait > 0:
+		return fmt.Errorf("rule %q: a reset that waits needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
+	}
+	return nil
+}
+
+// clone is a copy that shares nothing with r.
+func (r Rule) clone() Rule {
+	r.Latency, r.Error, r.Reset = dup(r.Latency), dup(r.Error), dup(r.Reset)
+	r.Blackhole, r.Refuse, r.Bandwidth = dup(r.Blackhole), dup(r.Refuse), dup(r.Bandwidth)
+	r.Silence, r.Slice, r.Limit = dup(r.Silence), dup(r.Slice), dup(r.Limit)
+	r.SlowClose, r.Loss = dup(r.SlowClose), dup(r.Loss)
+	return r
+}
+
+func dup[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	q := *p
+	return &q
 }

@@ -20,8 +20,25 @@ func TestValidate(t *testing.T) {
 		"percent is NaN":         {Name: "x", Percent: math.NaN(), Refuse: &Refuse{}},
 		"percent is 1.5":         {Name: "x", Percent: 1.5, Refuse: &Refuse{}},
 		"delay is -1ms":          {Name: "x", Latency: &Latency{Delay: -ms}},
-		"jitter is 50ms":         {Name: "x", Latency: &Latency{Delay: 20 * ms, Jitter: 50 * ms}},
+		"jitter is -1ms":         {Name: "x", Latency: &Latency{Jitter: -ms}},
+		"delay is 2562047h":      {Name: "x", Latency: &Latency{Delay: math.MaxInt64}},
+		"after 1 bytes and wait": {Name: "x", Reset: &Cut{After: 1, Wait: ms}},
+		"only a reset":           {Name: "x", Blackhole: &Cut{Wait: ms}},
+		"wait is -1ms":           {Name: "x", Reset: &Cut{Wait: -ms}},
+		"for is -1ms":            {Name: "x", Silence: &Silence{For: -ms}},
+		`direction is "down"`:    {Name: "x", Silence: &Silence{Direction: "down"}},
+		"average is 0":           {Name: "x", Slice: &Slice{}},
+		"average is 922":         {Name: "x", Slice: &Slice{Average: math.MaxInt64}},
+		"variation is 3 bytes":   {Name: "x", Slice: &Slice{Average: 2, Variation: 3}},
+		"variation is -1":        {Name: "x", Slice: &Slice{Average: 2, Variation: -1}},
+		"delay is -1s":           {Name: "x", Slice: &Slice{Average: 2, Delay: -time.Second}},
+		"limit is -1":            {Name: "x", Limit: &Limit{Bytes: -1}},
+		"delay is -2ms":          {Name: "x", SlowClose: &SlowClose{Delay: -2 * ms}},
+		"ratio is NaN":           {Name: "x", Loss: &Loss{Ratio: math.NaN()}},
+		"correlation is 1.1":     {Name: "x", Loss: &Loss{Correlation: 1.1}},
 		`distribution is "zipf"`: {Name: "x", Latency: &Latency{Distribution: "zipf"}},
+		"delay is 0, want a":     {Name: "x", Latency: &Latency{Distribution: "normal", Jitter: ms}},
+		"jitter is 2ms, want no": {Name: "x", Latency: &Latency{Distribution: "exponential", Delay: ms, Jitter: 2 * ms}},
 		`direction is "both"`:    {Name: "x", Latency: &Latency{Direction: "both"}},
 		"status is 100":          {Name: "x", Error: &Error{Status: 100}},
 		"after is -1":            {Name: "x", Blackhole: &Cut{After: -1}},
@@ -35,6 +52,15 @@ func TestValidate(t *testing.T) {
 	p := startProxy(t, TCP, "")
 	if _, err := p.Add(Rule{Name: "e", Error: &Error{Status: 500}}); err == nil || !strings.Contains(err.Error(), "http edge") {
 		t.Errorf("an error status on a TCP edge: %v", err)
+	}
+	p = startProxy(t, HTTP, "")
+	for _, r := range []Rule{
+		{Silence: &Silence{}}, {Limit: &Limit{}}, {SlowClose: &SlowClose{}}, {Reset: &Cut{Wait: ms}},
+	} {
+		r.Name = "x"
+		if _, err := p.Add(r); err == nil || !strings.Contains(err.Error(), "tcp edge") {
+			t.Errorf("%s on an HTTP edge: %v", r.kind(), err)
+		}
 	}
 }
 

@@ -102,3 +102,126 @@ func (c *cut) passed(_ time.Duration, n int) bool {
 	c.left -= int64(n)
 	return c.left <= 0
 }
+
+// slicer makes pieces, and pauses between them.
+type slicer struct {
+	by         *active
+	of, number uint64 // what it draws for
+	piece      uint64 // pieces sent
+	left       int64  // of the piece that is next; 0: not drawn yet
+	next       time.Duration
+}
+
+func (s *slicer) rule() *active { return s.by }
+
+func (s *slicer) admit(now time.Duration, n int) (int, time.Duration) {
+	if now < s.next {
+		return 0, s.next
+	}
+	if s.left == 0 {
+		s.left = s.by.Slice.size(s.by.draw(s.of, s.number, s.piece))
+	}
+	return int(min(int64(n), s.left)), now
+}
+
+// passed ends the piece, also when it was smaller than drawn: what was written
+// at once goes over the wire as one.
+func (s *slicer) passed(now time.Duration, n int) bool {
+	s.by.did.bytes.Add(int64(n))
+	s.piece++
+	s.left, s.next = 0, now+s.by.Slice.Delay
+	return false
+}
+
+// size maps u, even on [0, 1), to Average ± Variation, evenly, at least 1.
+func (s *Slice) size(u float64) int64 {
+	return max(1, s.Average-s.Variation+int64(u*float64(2*s.Variation+1)))
+}
+
+// loss stalls the chunks it hits, and so what is behind them.
+type loss struct {
+	by          *active
+	of, number  uint64 // what it draws for
+	chunk       uint64 // chunks drawn for
+	left        int    // of the chunk drawn for last
+	hit         bool   // it was hit …
+	row         int    // … the row-th in a row
+	stalled     bool   // it waits, …
+	since, till time.Duration
+}
+
+func (l *loss) rule() *active { return l.by }
+
+func (l *loss) admit(now time.Duration, n int) (int, time.Duration) {
+	if l.left == 0 {
+		l.left = min(n, largeBuffer)
+		l.draw(now)
+	}
+	if now < l.till {
+		return 0, l.till
+	}
+	if l.stalled {
+		l.by.did.held(now - l.since)
+		l.stalled = false
+	}
+	return min(n, l.left), now
+}
+
+func (l *loss) passed(_ time.Duration, n int) bool {
+	l.left -= n
+	return false
+}
+
+// draw decides on the next chunk.
+func (l *loss) draw(now time.Duration) {
+	again := l.chunk > 0 && l.by.draw(l.of, l.number, 2*l.chunk+1) < l.by.Loss.Correlation
+	if !again {
+		l.hit = l.by.draw(l.of, l.number, 2*l.chunk) < l.by.Loss.Ratio
+	}
+	l.chunk++
+	if !l.hit {
+		l.row = 0
+		return
+	}
+	l.row++
+	l.stalled, l.since, l.till = true, now, now+rto(l.row)
+	l.by.did.bytes.Add(int64(l.left))
+}
+
+// rto is the retransmission timeout of the row-th loss in a row: Linux's
+// TCP_RTO_MIN, doubled each time (RFC 6298, 5.5) up to its TCP_RTO_MAX.
+func rto(row int) time.Duration {
+	return min(200*time.Millisecond<<min(row-1, 10), 120*time.Second)
+}
+
+// limit counts the bytes that may pass before its rule closes the connection.
+type limit struct {
+	c    *conn
+	by   *active
+	left int64
+}
+
+func (l *limit) rule() *active { return l.by }
+
+func (l *limit) admit(now time.Duration, n int) (int, time.Duration) {
+	if l.left == 0 { // not even one: the flow is told by a nudge
+		l.c.strike(l.by)
+		return 0, forever
+	}
+	return int(min(int64(n), l.left)), now
+}
+
+func (l *limit) passed(_ time.Duration, n int) bool {
+	l.by.did.bytes.Add(int64(n))
+	l.left -= int64(n)
+	return l.left <= 0
+}
+
+// mute stands for a silence rule: everything may pass, and flow.pass lets it fall.
+type mute struct{ by *active }
+
+func (m mute) rule() *active { return m.by }
+
+func (m mute) admit(now time.Duration, n int) (int, time.Duration) { return n, now }
+
+func (m mute) passed(time.Duration, int) bool { return false }

@@ -189,25 +189,42 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			removes = append(removes[:i], removes[i+1:]...)
 		}
 		r := Rule{Name: fmt.Sprint("rule ", rng.IntN(8)), Percent: float64(rng.IntN(5)) / 4}
-		kinds := 3
+		const paceOnly, all, onTCP = 5, 9, 13
+		kinds := paceOnly
 		if cuts {
-			kinds = 7
+			kinds = all
 			r.Percent /= 4
+			if p.config.Protocol == TCP {
+				kinds = onTCP
+			}
 		}
+		direction := []Direction{Both, Request, Answer}[rng.IntN(3)]
 		switch rng.IntN(kinds) {
 		case 0:
 			r.Latency = &Latency{Delay: time.Duration(rng.IntN(8)) * time.Millisecond}
 		case 1:
 			r.Latency = &Latency{Delay: 3 * time.Millisecond, Jitter: 3 * time.Millisecond, Direction: "request"}
 		case 2:
-			r.Bandwidth = &Bandwidth{BytesPerS: 100 << 20}
+			r.Bandwidth = &Bandwidth{BytesPerS: 100 << 20, Direction: direction}
 		case 3:
-			r.Reset = &Cut{After: int64(rng.IntN(2)) * 300}
+			r.Slice = &Slice{Average: 30_000, Variation: 30_000, Delay: 20 * time.Microsecond, Direction: direction}
 		case 4:
-			r.Blackhole = &Cut{After: int64(rng.IntN(2)) * 300}
+			r.Loss = &Loss{Ratio: 0.02, Correlation: 0.3, Direction: direction}
 		case 5:
-			r.Refuse = &Refuse{}
+			r.Reset = &Cut{After: int64(rng.IntN(2)) * 300}
 		case 6:
+			r.Blackhole = &Cut{After: int64(rng.IntN(2)) * 300}
+		case 7:
+			r.Refuse = &Refuse{}
+		case 9:
+			r.Silence = &Silence{For: time.Duration(rng.IntN(3)) * time.Millisecond, Direction: direction}
+		case 10:
+			r.Limit = &Limit{Bytes: int64(rng.IntN(500)), Direction: direction}
+		case 11:
+			r.SlowClose = &SlowClose{Delay: 2 * time.Millisecond, Direction: direction}
+		case 12:
+			r.Reset = &Cut{Wait: time.Duration(rng.IntN(3000)) * time.Microsecond}
+		case 8:
 			if r.Error = (&Error{Status: 500}); p.config.Protocol == TCP {
 				continue
 			}

@@ -32,6 +32,21 @@ func TestTCPHalfClose(t *testing.T) {
 	}
 }
 
+// TestTCPHalfCloseAtOnce: a caller that says all it has to say before the flow
+// down has heard of the upstream is answered all the same.
+func TestTCPHalfCloseAtOnce(t *testing.T) {
+	p := startProxy(t, TCP, startTCP(t, echo))
+	for range 300 {
+		c := dial(t, p.Addr())
+		c.send("hello")
+		c.CloseWrite()
+		if got, err := io.ReadAll(c.Reader); string(got) != "hello" || err != nil {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		c.Close()
+	}
+}
+
 func TestTCPServerSpeaksFirst(t *testing.T) {
 	p := startProxy(t, TCP, startTCP(t, func(c net.Conn) { io.WriteString(c, "220 ready\r\n"); io.Copy(io.Discard, c) }))
 	if line, err := dial(t, p.Addr()).ReadString('\n'); line != "220 ready\r\n" {

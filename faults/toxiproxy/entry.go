@@ -26,7 +26,6 @@ type entry struct {
 	mu     sync.Mutex
 	gone   bool   // deleted: whoever waited for mu looks for another entry
 	starts uint64 // of the data plane so far: each draws afresh
-	rules  applied
 
 	now    atomic.Pointer[state] // nil: its creation is not over, or has failed
 	totals totals
@@ -43,8 +42,8 @@ func (e *entry) json(st *state) proxyJSON {
 	return proxyJSON{Name: e.name, Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil, Toxics: inOrder(st.toxics)}
 }
 
-// start is st, enabled: callers can connect, and the toxics are at work before
-// the first of them does. e.mu is held.
+// start is st, enabled: callers can connect, and the toxics hit the first one
+// already. e.mu is held.
 func (e *entry) start(st state) (state, error) {
 	addr, err := e.s.resolve(st.listen)
 	if err != nil {
@@ -62,9 +61,6 @@ func (e *entry) start(st state) (state, error) {
 			err = listen
 		}
 		return st, err
-	}
-	if err := e.rules.setRules(p, rules(st.toxics)); err != nil {
-		return st, errors.Join(err, p.Stop())
 	}
 	st.proxy, st.listen = p, p.Addr()
 	return st, nil
@@ -84,7 +80,7 @@ func (e *entry) stop(st state) state {
 	if st.proxy != nil {
 		_ = st.proxy.Stop() // it has no error
 		e.totals.collect(st.proxy)
-		st.proxy, e.rules = nil, nil
+		st.proxy = nil
 	}
 	return st
 }
@@ -103,7 +99,7 @@ func (e *entry) end() {
 func (e *entry) setToxics(toxics []toxic) error {
 	st := *e.now.Load()
 	if st.proxy != nil {
-		if err := e.rules.setRules(st.proxy, rules(toxics)); err != nil {
+		if err := st.proxy.SetRules(rules(toxics)); err != nil {
 			return err
 		}
 		e.totals.collect(st.proxy) // what removed rules did is not to pile up

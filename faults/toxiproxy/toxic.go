@@ -127,11 +127,8 @@ func (a LatencyToxic) check() error {
 	return firstOf(within("latency", a.Latency, 0, year.Milliseconds(), " ms"), within("jitter", a.Jitter, 0, year.Milliseconds(), " ms"))
 }
 
-// apply: a jitter of more than the latency is taken as the latency. A delay
-// cannot be negative, and cutting the negative ones off, as Toxiproxy does, moves
-// the mean: 20 ± 50 ms would be 24.6 ms on average.
 func (a LatencyToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
-	r.Latency = &proxy.Latency{Delay: ms(a.Latency), Jitter: ms(min(a.Jitter, a.Latency)), Direction: string(to)}
+	r.Latency = &proxy.Latency{Delay: ms(a.Latency), Jitter: ms(a.Jitter), Direction: string(to)}
 	return true
 }
 
@@ -149,7 +146,9 @@ func (a SlowCloseToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	return true
 }
 
-func (a TimeoutToxic) check() error { return within("timeout", a.Timeout, 0, year.Milliseconds(), " ms") }
+func (a TimeoutToxic) check() error {
+	return within("timeout", a.Timeout, 0, year.Milliseconds(), " ms")
+}
 
 func (a TimeoutToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 	r.Silence = &proxy.Silence{For: ms(a.Timeout), Direction: to}
@@ -180,8 +179,9 @@ func (a SlicerToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
 
 func (a LimitDataToxic) check() error { return within("bytes", a.Bytes, 0, math.MaxInt64, " bytes") }
 
+// apply: a limit beyond what the data plane counts to (a pebibyte) is never met.
 func (a LimitDataToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
-	r.Limit = &proxy.Limit{Bytes: a.Bytes, Direction: to}
+	r.Limit = &proxy.Limit{Bytes: min(a.Bytes, 1<<50), Direction: to}
 	return true
 }
 

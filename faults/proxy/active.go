@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// active is a Rule at work. It never changes: other settings are another active
+// on the same work.
+type active struct {
+	Rule
+	*work
+	key uint64 // of its draws
+	law law    // of a latency rule
+}
+
+// work is what outlives a change of a rule's settings.
+type work struct {
+	id    uint64        // order of arrival; 1 is the first
+	added time.Duration // on the proxy's clock
+	gone  atomic.Bool   // removed
+	did   ruleCounters
+}
+
+func newActive(r Rule, id, seed uint64) *active {
+	return (&active{work: &work{id: id}}).as(r, seed)
+}
+
+// as is the same work with other settings.
+func (r *active) as(other Rule, seed uint64) *active {
+	a := &active{
+		Rule: other.clone(),
+		work: r.work,
+		key:  mix(mix(mix(seed)^other.Seed) ^ hashName(other.Name)),
+	}
+	if a.Latency != nil {
+		a.law = a.Latency.law()
+	}
+	return a
+}
+
+// hits tells whether the rule hits the call or connection of that number.
+func (r *active) hits(number uint64) bool {
+	return unit(mix(r.key+number*golden)) < r.Percent
+}
+
+// What is drawn for: each has draws of its own.
+const (
+	ofDelay uint64 = 0xd1b54a32d192ed03
+	ofSlice uint64 = 0xaef17502108ef2d9 // one direction; the other is the next number
+	ofLoss  uint64 = 0xf1357aea2e62a9c5
+)
+
+// draw is the piece-th draw for the call or connection of that number.
+func (r *active) draw(of, number, piece uint64) float64 {
+	return unit(mix(mix(r.key^of+number*golden) + piece*golden))
+}
+
+// delay draws how long the call (or, on a TCP edge, the piece-th chunk of a
+// connection) is to wait.
+func (r *active) delay(number, piece uint64) time.Duration {
+	return r.law(r.draw(ofDelay, number, piece))
+}
+
+// toAnswer tells whether a latency rule holds the answer back; otherwise the request.
+func (r *active) toAnswer() bool { return r.Latency.Direction != "request" }
+
+// cut is the Cut of a reset or blackhole rule that strikes by bytes, else nil.
+func (r *active) cut() *Cut {
+	if r.Reset != nil && r.Reset.Wait == 0 {
+		return r.Reset
+	}
+	return r.Blackhole
+}
+
+// strikesAfter is how long after both it and the connection were there the rule
+// strikes; 0: not by time.
+func (r *active) strikesAfter() time.Duration {
+	switch {
+	case r.Silence != nil:
+		return r.Silence.For
+	case r.Reset != nil:
+		return r.Reset.Wait
+	}
+	return 0
+}
+
+// pacing tells whether the rule paces bytes.
+func (r *active) pacing() bool { return r.Bandwidth != nil || r.Slice != nil || r.Loss != nil }
+
+// paces tells whether it paces those of that direction.
+func (r *active) paces(isDown bool) bool {
+	switch {
+	case r.Bandwidth != nil:
+		return r.Bandwidth.Direction.covers(isDown)
+	case r.Slice != nil:
+		return r.Slice.Direction.covers(isDown)
+	case r.Loss != nil:
+		return r.Loss.Direction.covers(isDown)
+	}
+	return false
+}
+
+// stage is how it paces those of the flow, from the beginning.
+func (r *active) stage(f *flow) stage {
+	switch {
+	case r.Bandwidth != nil:
+		return newBucket(r, f.c.p.now())
+	case r.Slice != nil:
+		return &slicer{by: r, of: ofSlice ^ f.direction(), number: f.c.number}
+	}
+	return &loss{by: r, of: ofLoss ^ f.direction(), number: f.c.number}
+}
+
+// answer is what an error rule sends; close says whether the connection ends with it.
+func (r *active) answer(head, close bool) []byte {
+	e := r.Error
+	b := fmt.Appendf(nil, "HTTP/1.1 %03d %s\r\n", e.Status, http.StatusText(e.Status))
+	if close {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	if e.Status == http.StatusNoContent || e.Status == http.StatusNotModified {
+		return append(b, "\r\n"...)
+	}
+	b = fmt.Appendf(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n", len(e.Body))
+	if !head {
+		b = append(b, e.Body...)
+	}
+	return b
+}
+
+// rules is an immutable list of active rules: those declared (SetRules), in their
+// order, then those added, oldest first.
+type rules []*active
+
+func (rs rules) with(r *active) rules { return append(slices.Clip(rs), r) }
+
+func (rs rules) without(r *active) rules {
+	return slices.DeleteFunc(slices.Clone(rs), func(x *active) bool { return x == r })
+}
+
+// last is the id of the youngest, 0 when there is none.
+func (rs rules) last() uint64 {
+	id := uint64(0)
+	for _, r := range rs {
+		id = max(id, r.id)
+	}
+	return id
+}
+
+// now is the rule with the settings it has by now; itself when it is gone.
+func (rs rules) now(r *active) *active {
+	for _, x := range rs {
+		if x.work == r.work {
+			return x
+		}
+	}
+	return r
+}
+
+// golden is 2^64 divided by the golden ratio: consecutive numbers, multiplied by
+// it, are spread evenly (Weyl sequence).
+const golden = 0x9e3779b97f4a7c15
+
+// mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the
+// input changes every bit of the output with probability 1/2.
+func mix(x uint64) uint64 {
+	x += golden
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// unit maps to [0, 1).
+func unit(x uint64) float64 { return float64(x>>11) / (1 << 53) }
+
+// hashName is FNV-1a.
+func hashName(s string) uint64 {
+	h := uint64(0xcbf29ce484222325)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 0x100000001b3
+	}
+	return h
+}
