@@ -249,7 +249,7 @@ func (c *conn) dial() error {
 		if ending {
 			return errEnding
 		}
-		c.end(wasRefused, true)
+		c.end(wasRefused, !c.p.config.CloseUnreachable)
 		return errOver
 	}
 	server := newSocket(nc)

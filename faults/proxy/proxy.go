@@ -59,6 +59,9 @@ type Config struct {
 	Seed        uint64
 	DialTimeout time.Duration // 0 is 10 s
 	Rules       []Rule        // at work before the first connection is accepted
+	// CloseUnreachable ends a caller's connection with FIN where the upstream cannot
+	// be dialled; else it is RST, which a caller may see in connect(2) already.
+	CloseUnreachable bool
 }
 
 // Proxy stands between a caller and a callee. All its methods may be called from
