@@ -442,8 +442,9 @@ func (s *shard) feed(a *answer, p []byte) (n int, err error) {
 }
 
 // A rendering is a request of a kind that has nothing in it to be drawn, but its
-// trace context.
+// trace context; such a kind is fixed.
 type rendering struct {
+	fixed bool
 	host  string
 	bytes []byte // nil: not rendered yet
 	trace int    // where in bytes the trace context stands; 0: it has none
@@ -452,7 +453,7 @@ type rendering struct {
 // render is request number seq, until the next one is rendered.
 func (s *shard) render(kind int, seq uint64, host string) (request []byte, err error) {
 	k, r := &s.stream.kinds[kind], &s.static[kind]
-	if !k.static() {
+	if !r.fixed {
 		s.request, s.body, err = s.stream.appendRequest(s.request[:0], s.body, seq, host)
 		return s.request, err
 	}

@@ -101,6 +101,9 @@ func newShards(c Config, s *stream, col *collector) (shards []*shard, err error)
 			sh.demand = sh.closed
 			sh.own = c.Spec.users() <= connections
 		}
+		for i := range sh.static {
+			sh.static[i].fixed = s.kinds[i].static()
+		}
 		shards = append(shards, sh)
 		col.ledgers = append(col.ledgers, sh.ledger)
 	}
@@ -175,7 +178,7 @@ func (s *shard) run(ctx context.Context) {
 			sent = now
 			s.sendDue(now)
 		}
-		s.expire(s.now())
+		s.expire(now)
 		s.settle()
 		if now-published >= publishEvery && !s.ledger.settled() {
 			published = now
@@ -234,8 +237,8 @@ func (s *shard) sendDue(now time.Duration) {
 			s.queue.push(j)
 			continue
 		}
-		now = s.now()
 		c.carry(j, now)
+		now = s.now()
 	}
 }
 
