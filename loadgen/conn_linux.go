@@ -454,11 +454,11 @@ type rendering struct {
 func (s *shard) render(kind int, seq uint64, host string) (request []byte, err error) {
 	k, r := &s.stream.kinds[kind], &s.static[kind]
 	if !r.fixed {
-		s.request, s.body, err = s.stream.appendRequest(s.request[:0], s.body, seq, host)
+		s.request, s.body, err = s.stream.appendDrawn(&s.draw, s.request[:0], s.body, seq, host)
 		return s.request, err
 	}
 	if r.bytes == nil || r.host != host {
-		if r.bytes, s.body, err = s.stream.appendRequest(r.bytes[:0], s.body, seq, host); err != nil {
+		if r.bytes, s.body, err = s.stream.appendDrawn(&s.draw, r.bytes[:0], s.body, seq, host); err != nil {
 			return nil, err
 		}
 		r.host = host

@@ -53,6 +53,7 @@ type shard struct {
 	memos   [4]memo
 	memo    int // the next one to be replaced
 	details map[detailKey]string
+	draw    draw
 	request []byte
 	body    []byte
 	buffer  []byte
