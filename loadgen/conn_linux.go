@@ -44,7 +44,8 @@ type conn struct {
 	fresh    bool          // the connection is made for this request
 	selves   int           // times the connection made turned out to lead to itself
 	fate     finished
-	rest     []byte // what is still to be written
+	rest     []byte // of the request, as far as the socket did not take it at once,
+	flushed  int    // and how much of that it has taken since
 	answer   answer
 
 	list       *connList // that it is in
@@ -155,6 +156,11 @@ func (c *conn) disconnect() {
 	}
 	c.fd, c.state, c.readable, c.ended = -1, shut, false, false
 	c.generation++
+	c.forget()
+}
+
+// forget gives up the memory of a request that did not fit a socket, if it is much.
+func (c *conn) forget() {
 	if cap(c.rest) > 64<<10 {
 		c.rest = nil
 	}
@@ -189,6 +195,9 @@ func (c *conn) connect() {
 	c.fd, c.state = fd, connecting
 	// Like package net. It only matters for a request that goes out in pieces.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if s.config.buffer > 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.config.buffer)
+	}
 	switch err := unix.Connect(fd, s.target.address); err {
 	case nil:
 		if c.watch() {
@@ -299,7 +308,7 @@ func (c *conn) write() {
 		c.await()
 	case errno == 0, errno == unix.EAGAIN, errno == unix.EINTR:
 		c.fate.sent, c.state = n, writing
-		c.rest = append(c.rest[:0], request[n:]...)
+		c.rest, c.flushed = append(c.rest[:0], request[n:]...), 0
 		c.flush()
 	case !c.fresh && classify(errno, false) == reset:
 		// Nothing of it was written: nobody can have acted on it.
@@ -312,10 +321,10 @@ func (c *conn) write() {
 
 // flush sends what is left of the request until the socket takes no more.
 func (c *conn) flush() {
-	for len(c.rest) > 0 {
-		n, errno := sendTo(c.fd, c.rest)
+	for c.flushed < len(c.rest) {
+		n, errno := sendTo(c.fd, c.rest[c.flushed:])
 		c.fate.sent += n
-		c.rest = c.rest[n:]
+		c.flushed += n
 		switch errno {
 		case 0, unix.EINTR:
 		case unix.EAGAIN:
@@ -325,9 +334,7 @@ func (c *conn) flush() {
 			return
 		}
 	}
-	if cap(c.rest) > 64<<10 {
-		c.rest = nil
-	}
+	c.forget()
 	c.await()
 }
 

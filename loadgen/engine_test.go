@@ -332,7 +332,7 @@ func TestLargeRequests(t *testing.T) {
 		ask := func(timeout time.Duration) *sums {
 			s := newSums()
 			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "POST", Path: "/", Body: body}, Rate: perSecond(100), Timeout: &timeout, Connections: ptr(2)}
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 40 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, buffer: 200_000, Start: s.start, Until: 40 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)

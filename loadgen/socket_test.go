@@ -143,11 +143,6 @@ func TestOnTheWire(t *testing.T) {
 			return say(c, fine) && n < 1
 		}, want: "200", per: 2},
 		{name: "says more than it was asked", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", per: 1},
-		{name: "speaks out of turn", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
-			say(c, fine)
-			time.Sleep(5 * time.Millisecond) // while the user thinks
-			return say(c, fine)
-		}, want: "200", per: 1},
 		{name: "busy", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		}, want: "503"},
@@ -220,6 +215,25 @@ func TestOnTheWire(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What nobody asked for is not the answer to the next request.
+func TestSpeaksOutOfTurn(t *testing.T) {
+	onEngines(t, "", func(t *testing.T, engine Engine) {
+		t.Parallel()
+		p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, fine) && say(c, "HTTP/1.1 500 Unasked\r\nContent-Length: 0\r\n\r\n")
+		})
+		s := newSums()
+		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: 300 * time.Millisecond}
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 400 * time.Millisecond, Resolve: p.address})); err != nil {
+			t.Fatal(err)
+		}
+		s.balance(t)
+		if s.OK != s.DueCount || int(p.dialed.Load()) != s.DueCount {
+			t.Errorf("outcomes %v on %d connections, want only 200, each on its own", s.Outcomes, p.dialed.Load())
+		}
+	})
 }
 
 func TestConnectionsThatCannotBeMade(t *testing.T) {
