@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package process starts the programs under test, each on one core, and reads
-// from outside what they cost. Every one is ended by its own id, and dies with
+// Package process starts the programs under test, each on cores of its own, and
+// reads from outside what they cost. Every one is ended by its own id, and dies with
 // the benchmark whatever ends that.
 package process
 
@@ -68,7 +68,7 @@ func Pin(core int) error {
 type Spec struct {
 	Args   []string
 	Env    []string // beside the benchmark's own
-	Core   int
+	Cores  []int    // where it may run
 	Files  []*os.File // descriptors 3, 4, …
 	Stdin  io.Reader
 	Stdout io.Writer // nil: kept for error messages, like stderr
@@ -83,7 +83,7 @@ type Process struct {
 	err    error // of Wait, once done
 }
 
-// Start runs a program on its core.
+// Start runs a program on its cores.
 //
 // The calling goroutine must be locked to a thread that lives as long as the
 // benchmark (main's): the kernel kills the child when the thread that forked it
@@ -106,7 +106,9 @@ func Start(s Spec) (*Process, error) {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return nil, os.NewSyscallError("sched_getaffinity", err)
 	}
-	set.Set(s.Core)
+	for _, core := range s.Cores {
+		set.Set(core)
+	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return nil, os.NewSyscallError("sched_setaffinity", err)
 	}

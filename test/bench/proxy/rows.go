@@ -28,14 +28,25 @@ func bench(s *subjects) compare.Bench {
 					{Key: "bulk1", Label: "bulk, 1 connection, MB/s", Goals: []compare.Goal{compare.Times(0.95, "splice"), compare.Times(2.3, "toxiproxy")}},
 					{Key: "bulk1-cpu", Label: "the same, proxy CPU-s per GB", Less: true, Goals: []compare.Goal{compare.Times(4, "toxiproxy")}},
 				},
-				Measure: s.bulk(1),
+				Measure: s.bulk("bulk1", 1),
+			}, {
+				Name: "bulk-free",
+				Rows: []compare.Row{
+					{Key: "free", Label: "bulk, 1 connection, proxy free on both cores, MB/s", Goals: []compare.Goal{compare.Times(0.95, "splice"), compare.Times(2.3, "toxiproxy")}},
+					{Key: "free-cpu", Label: "the same, proxy CPU-s per GB", Less: true, Goals: []compare.Goal{compare.Times(4, "toxiproxy")}},
+				},
+				Measure: func(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
+					free := *s
+					free.cores = s.all
+					return free.bulk("free", 1)(ctx, subject, quick)
+				},
 			}, {
 				Name: "bulk-4",
 				Rows: []compare.Row{
 					{Key: "bulk4", Label: "bulk, 4 connections, MB/s", Goals: []compare.Goal{compare.Times(0.95, "splice"), compare.Times(2.3, "toxiproxy")}},
 					{Key: "bulk4-cpu", Label: "the same, proxy CPU-s per GB", Less: true, Goals: []compare.Goal{compare.Times(4, "toxiproxy")}},
 				},
-				Measure: s.bulk(4),
+				Measure: s.bulk("bulk4", 4),
 			}, {
 				Name: "ping-pong",
 				Rows: []compare.Row{
@@ -201,7 +212,7 @@ func (r *running) perUnit(into compare.Sample, key string, cpu time.Duration, un
 	}
 }
 
-func (s *subjects) bulk(conns int) measurement {
+func (s *subjects) bulk(key string, conns int) measurement {
 	return func(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
 		sample := compare.Sample{}
 		err := s.through(ctx, subject, (*traffic).source, func(t *traffic, r *running) error {
@@ -214,7 +225,6 @@ func (s *subjects) bulk(conns int) measurement {
 			}
 			total = 0
 			took, cpu, err := t.window(seconds(2.5, quick), r)
-			key := fmt.Sprintf("bulk%d", conns)
 			sample[key] = float64(total) / 1e6 / took.Seconds()
 			r.perUnit(sample, key+"-cpu", cpu, time.Second, float64(total)/1e9)
 			return err

@@ -39,7 +39,8 @@ func (r *running) stop() error {
 
 // subjects starts the programs by the names of their columns.
 type subjects struct {
-	core   int // where they run
+	cores  []int // where they run
+	all    []int // the same in rows where they are free
 	binary string
 	peers  map[string]peers.Peer
 	dir    string   // for their files
@@ -79,7 +80,7 @@ func (s *subjects) self(name string, upstream netip.AddrPort) (*running, error) 
 		return nil, err
 	}
 	defer r.Close()
-	p, err := process.Start(process.Spec{Args: []string{exe, "-as", name, "-upstream", upstream.String()}, Core: s.core, Stdout: w})
+	p, err := process.Start(process.Spec{Args: []string{exe, "-as", name, "-upstream", upstream.String()}, Cores: s.cores, Stdout: w})
 	w.Close()
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ backend upstream
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	p, err := process.Start(process.Spec{Args: []string{s.peers["haproxy"].Path, "-db", "-f", config}, Core: s.core, Files: []*os.File{listener}})
+	p, err := process.Start(process.Spec{Args: []string{s.peers["haproxy"].Path, "-db", "-f", config}, Cores: s.cores, Files: []*os.File{listener}})
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,7 @@ func (s *subjects) toxic(ctx context.Context, upstream netip.AddrPort, args func
 	if err != nil {
 		return nil, err
 	}
-	p, err := process.Start(process.Spec{Args: args(config, host, port), Core: s.core, Stdout: s.null})
+	p, err := process.Start(process.Spec{Args: args(config, host, port), Cores: s.cores, Stdout: s.null})
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +229,7 @@ func (r *running) call(ctx context.Context, method, path string, in, out any) er
 func serveAs(ctx context.Context, name, upstream string) error {
 	switch name {
 	case "splice":
-		return serveSplice(upstream)
+		return serveSplice(ctx, upstream)
 	case "ours http":
 		p, err := proxy.Start(ctx, proxy.Config{Name: "bench", Upstream: upstream, Protocol: proxy.HTTP})
 		if err != nil {
@@ -246,14 +247,18 @@ func serveAs(ctx context.Context, name, upstream string) error {
 
 // serveSplice is the least a proxy can do in Go: accept, dial, copy both ways.
 // Between two TCP connections io.Copy is splice(2).
-func serveSplice(upstream string) error {
+func serveSplice(ctx context.Context, upstream string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Println(l.Addr())
+	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		caller, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
