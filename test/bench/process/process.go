@@ -67,8 +67,8 @@ func Pin(core int) error {
 // Spec is a program to start.
 type Spec struct {
 	Args   []string
-	Env    []string // beside the benchmark's own
-	Cores  []int    // where it may run
+	Env    []string   // beside the benchmark's own
+	Cores  []int      // where it may run
 	Files  []*os.File // descriptors 3, 4, …
 	Stdin  io.Reader
 	Stdout io.Writer // nil: kept for error messages, like stderr
