@@ -42,7 +42,7 @@ type Probe struct {
 	Subjects  []string // nil: every column
 	MaxRounds int      // 0: as many as asked for
 	Rows      []Row
-	// Measure takes it once, within about a minute. A number it leaves out stays
+	// Measure takes it once, within patience. A number it leaves out stays
 	// empty in the table; NaN must not be in it.
 	Measure func(ctx context.Context, subject string, quick bool) (Sample, error)
 }
@@ -163,6 +163,10 @@ func (b Bench) only(names string) ([]Section, error) {
 	return sections, nil
 }
 
+// patience is how long one measurement may take: a program that hangs must not
+// take the others' results with it.
+const patience = 5 * time.Minute
+
 // rounds takes one measurement of every program, in turn, again and again. A
 // program that fails once is not asked again.
 func (b Bench) rounds(ctx context.Context, s Section, p Probe, o Options, results *Results, stderr io.Writer) error {
@@ -181,7 +185,9 @@ func (b Bench) rounds(ctx context.Context, s Section, p Probe, o Options, result
 				continue
 			}
 			began := time.Now()
-			sample, err := p.Measure(ctx, subject, o.Quick)
+			one, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not measured within %v", patience))
+			sample, err := p.Measure(one, subject, o.Quick)
+			cancel()
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

@@ -89,7 +89,7 @@ func TimesOf(subject string, factor float64, peer string) Goal {
 			text = fmt.Sprintf("%s × better than %s", number(factor), peer)
 		}
 		times, ok := r.times(row, subject, peer)
-		return text, verdict(times >= factor, ok, peer+" or of "+subject)
+		return text, verdict(times >= factor, ok, r, row, peer, subject)
 	}
 }
 
@@ -98,38 +98,44 @@ func OfRow(factor float64, other Row) Goal {
 	return func(row Row, r *Results) (string, string) {
 		ours, ok := r.Median(Ours, row.Key)
 		base, ok2 := r.Median(Ours, other.Key)
-		return fmt.Sprintf("≥ %s × %s", number(factor), other.Label), verdict(ours >= factor*base, ok && ok2, Ours)
+		return fmt.Sprintf("≥ %s × %s", number(factor), other.Label), verdict(ours >= factor*base, ok && ok2, r, row, Ours)
 	}
 }
 
 // AtMost: ours is no more than limit.
 func AtMost(limit float64) Goal {
-	return func(row Row, r *Results) (string, string) {
-		ours, ok := r.Median(Ours, row.Key)
-		return "≤ " + number(limit), verdict(ours <= limit, ok, Ours)
-	}
+	return limited("≤ "+number(limit), func(v float64) bool { return v <= limit })
 }
 
 // AtLeast: ours is no less than limit.
 func AtLeast(limit float64) Goal {
-	return func(row Row, r *Results) (string, string) {
-		ours, ok := r.Median(Ours, row.Key)
-		return "≥ " + number(limit), verdict(ours >= limit, ok, Ours)
-	}
+	return limited("≥ "+number(limit), func(v float64) bool { return v >= limit })
 }
 
 // Within: ours is at most limit away from 0.
 func Within(limit float64) Goal {
+	return limited("± "+number(limit), func(v float64) bool { return math.Abs(v) <= limit })
+}
+
+func limited(text string, good func(v float64) bool) Goal {
 	return func(row Row, r *Results) (string, string) {
 		ours, ok := r.Median(Ours, row.Key)
-		return "± " + number(limit), verdict(math.Abs(ours) <= limit, ok, Ours)
+		return text, verdict(good(ours), ok, r, row, Ours)
 	}
 }
 
-func verdict(good, judged bool, lacking string) string {
+// verdict of a goal that needs a number of each of the subjects.
+func verdict(good, judged bool, r *Results, row Row, subjects ...string) string {
 	switch {
 	case !judged:
-		return "not judged: no number of " + lacking
+		missing := slices.DeleteFunc(subjects, func(s string) bool {
+			_, ok := r.Median(s, row.Key)
+			return ok
+		})
+		if len(missing) == 0 {
+			return "not judged"
+		}
+		return "not judged, no number of " + strings.Join(missing, ", ")
 	case good:
 		return met
 	}

@@ -20,8 +20,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/chaosctl/chaosctl/test/bench/compare"
 	"github.com/chaosctl/chaosctl/test/bench/peers"
 	"github.com/chaosctl/chaosctl/test/bench/process"
@@ -61,9 +59,8 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 		bench(&generators{}).List(os.Stdout)
 		return nil
 	}
-	// Set by hand, it holds for children too: 5,000 connections.
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 16384, Max: 16384}); err != nil {
-		return fmt.Errorf("16384 open files: %w", err)
+	if err := process.AllowFiles(10_000); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "bench-load-")
 	if err != nil {

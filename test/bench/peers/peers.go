@@ -2,7 +2,7 @@
 
 // Package peers provides the programs we compare ourselves with: Go programs by
 // exact version, each built once into the user's cache folder from a module of
-// its own, and Debian's where they are installed.
+// its own, and others where they are installed.
 package peers
 
 import (
@@ -30,13 +30,13 @@ var source = map[string]string{
 	"k6":        "go.k6.io/k6",
 }
 
-// debian names the package of each peer that is taken as installed, and how it
-// says its version. Of wrk, -v is an error and prints it all the same.
-var debian = map[string]struct{ pkg, flag string }{
-	"haproxy": {"haproxy", "-v"},
-	"wrk":     {"wrk", "-v"},
-	"wrk2":    {"wrk2, which Debian does not have: put it on the PATH", "-v"},
-	"ab":      {"apache2-utils", "-V"},
+// installed says of each peer that is taken as it is on the PATH how to get it,
+// and how it says its version. Of wrk, -v is an error and prints it all the same.
+var installed = map[string]struct{ get, flag string }{
+	"haproxy": {"apt-get install haproxy", "-v"},
+	"wrk":     {"apt-get install wrk", "-v"},
+	"wrk2":    {"Debian does not have it: build it and put it on the PATH under this name", "-v"},
+	"ab":      {"apt-get install apache2-utils", "-V"},
 }
 
 // Peer is a program that can be run.
@@ -48,15 +48,15 @@ func Find(ctx context.Context, name string) (Peer, error) {
 	if _, ok := source[name]; ok {
 		return build(ctx, name)
 	}
-	from, ok := debian[name]
+	from, ok := installed[name]
 	if !ok {
 		return Peer{}, fmt.Errorf("no peer is called %q", name)
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return Peer{}, fmt.Errorf("not installed: apt-get install %s", from.pkg)
+		return Peer{}, fmt.Errorf("not installed (%s)", from.get)
 	}
-	// The exit code says nothing: see debian.
+	// The exit code says nothing: see installed.
 	output, _ := exec.CommandContext(ctx, path, from.flag).CombinedOutput()
 	return Peer{name, path, version(output)}, nil
 }

@@ -64,6 +64,20 @@ func Pin(core int) error {
 	return nil
 }
 
+// AllowFiles lets this process and its children open so many files.
+func AllowFiles(n uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if limit.Max < n {
+		return fmt.Errorf("%d open files are needed, and the hard limit is %d: ulimit -n, or run as root", n, limit.Max)
+	}
+	limit.Cur = n
+	// By setting it, even to what it was, we keep Go from resetting it for children.
+	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+}
+
 // Spec is a program to start.
 type Spec struct {
 	Args   []string
