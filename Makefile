@@ -24,10 +24,10 @@ generate: ## write docs/cli.md, docs/faults.md, docs/rows.md and docs/scenario.s
 bench: build ## start-up and run times, into docs/PERFORMANCE.md
 	go run ./test/bench/startup -binary bin/chaosctl
 
-bench-proxy: build ## our proxy beside Toxiproxy and HAProxy, into docs/PERFORMANCE.md; ARGS=-quick shows that it works
+bench-proxy: build ## our proxy beside Toxiproxy and HAProxy, into docs/PERFORMANCE.md (18 min on a quiet machine); ARGS=-quick shows that it works
 	go run ./test/bench/proxy -binary bin/chaosctl $(ARGS)
 
-bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into docs/PERFORMANCE.md; ARGS=-quick likewise
+bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into docs/PERFORMANCE.md (22 min); ARGS=-quick likewise
 	go run ./test/bench/load -binary bin/chaosctl $(ARGS)
 
 stable: build ## every library scenario 20 times; writes docs/stability.md

@@ -113,7 +113,7 @@ func (b Bench) Run(ctx context.Context, o Options, stdout, stderr io.Writer) err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Limit, fmt.Errorf("not done after -limit %v", o.Limit))
 	defer cancel()
-	began := time.Now()
+	began, where := time.Now(), machine()
 	results := Results{samples: map[key][]float64{}}
 	for _, s := range b.Sections {
 		for _, p := range s.Probes {
@@ -123,7 +123,7 @@ func (b Bench) Run(ctx context.Context, o Options, stdout, stderr io.Writer) err
 		}
 	}
 	took := time.Since(began).Round(time.Second)
-	block := b.markdown(&results, o, began, took)
+	block := b.markdown(&results, o, where, began, took)
 	fmt.Fprintln(stdout, block)
 	switch {
 	case o.Doc == "":

@@ -11,14 +11,14 @@ import (
 )
 
 // markdown is the block for the document, markers excluded.
-func (b Bench) markdown(r *Results, o Options, began time.Time, took time.Duration) string {
+func (b Bench) markdown(r *Results, o Options, where string, began time.Time, took time.Duration) string {
 	var out strings.Builder
 	how := fmt.Sprintf("%d rounds, the programs taking turns; medians ± half of the range", o.Rounds)
 	if o.Quick {
 		how = "-quick: one short round, which shows that it works and not how well"
 	}
 	fmt.Fprintf(&out, "%s, %s; %s. Command: `make bench-%s` (%v).\n%s.\n\n",
-		began.UTC().Format("2006-01-02 15:04 UTC"), machine(), how, b.Name, took, strings.Join(slices.Concat([]string{"chaosctl " + revision()}, b.Versions), ", "))
+		began.UTC().Format("2006-01-02 15:04 UTC"), where, how, b.Name, took, strings.Join(slices.Concat([]string{"chaosctl " + revision()}, b.Versions), ", "))
 	for _, note := range b.Notes {
 		fmt.Fprintf(&out, "%s\n\n", note)
 	}
@@ -97,7 +97,13 @@ func machine() string {
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		parts = append(parts, "Linux "+strings.TrimSpace(string(b)))
 	}
-	return strings.Join(append(parts, runtime.Version()), ", ")
+	parts = append(parts, runtime.Version())
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		// A machine that was busy beforehand explains a lot.
+		lastMinute, _, _ := strings.Cut(string(b), " ")
+		parts = append(parts, "load average before "+lastMinute)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // revision is the commit that was measured.

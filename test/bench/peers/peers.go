@@ -101,7 +101,7 @@ func build(ctx context.Context, name string) (Peer, error) {
 	if err := os.WriteFile(filepath.Join(dir, "go.mod"), mod, 0o644); err != nil {
 		return Peer{}, err
 	}
-	fmt.Fprintf(os.Stderr, "building %s %s, once (k6 takes minutes) …\n", name, version)
+	fmt.Fprintf(os.Stderr, "building %s %s into %s, once (of all peers only k6 takes minutes) …\n", name, version, cache)
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nice", "-n", "19", "go", "build", "-trimpath", "-o", "peer", source[name])
