@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench stable fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load stable fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -22,7 +22,13 @@ generate: ## write docs/cli.md, docs/faults.md, docs/rows.md and docs/scenario.s
 	go test ./cmd/chaosctl -run '^TestGenerated$$' -update
 
 bench: build ## start-up and run times, into docs/PERFORMANCE.md
-	go run ./test/bench -binary bin/chaosctl
+	go run ./test/bench/startup -binary bin/chaosctl
+
+bench-proxy: build ## our proxy beside Toxiproxy and HAProxy, into docs/PERFORMANCE.md (18 min on a quiet machine); ARGS=-quick shows that it works
+	go run ./test/bench/proxy -binary bin/chaosctl $(ARGS)
+
+bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into docs/PERFORMANCE.md (22 min); ARGS=-quick likewise
+	go run ./test/bench/load -binary bin/chaosctl $(ARGS)
 
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20

@@ -1,7 +1,7 @@
-// Command bench measures what a user waits for, and writes it into
+// Command startup measures what a user waits for, and writes it into
 // docs/PERFORMANCE.md together with the command that measured it.
 //
-//	go run ./test/bench -binary bin/chaosctl
+//	go run ./test/bench/startup -binary bin/chaosctl
 package main
 
 import (
@@ -16,11 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-)
 
-const (
-	begin = "<!-- bench:start-up -->"
-	end   = "<!-- /bench:start-up -->"
+	"github.com/chaosctl/chaosctl/test/bench/compare"
 )
 
 func main() {
@@ -65,18 +62,17 @@ func measure(binary string, rounds int, doc string) error {
 	if err != nil {
 		return err
 	}
-	table := fmt.Sprintf(`%s
-%s, %d cores, %s; %d runs, median (min – max). Command: `+"`make bench`"+`.
+	table := fmt.Sprintf(`%s, %d cores, %s; %d runs, median (min – max). Command: `+"`make bench`"+`.
 
 | what a user waits for | seconds | goal |
 |---|---|---|
 | process start to first request due | %s | ≤ 1 |
 | five services of the shop started and ready | %s | < 1 |
 | everything but the phases (start-up, drain, invariants, stop, reports) | %s | |
-| `+"`chaosctl run checkout-survives-slow-payments`"+`, wall | %.1f | < 60 |
-%s`, begin, time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), rounds,
-		spread(first), spread(ready), spread(over), full.wall, end)
-	return replace(doc, table)
+| `+"`chaosctl run checkout-survives-slow-payments`"+`, wall | %.1f | < 60 |`, time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), rounds,
+		spread(first), spread(ready), spread(over), full.wall)
+	fmt.Println(table)
+	return compare.Replace(doc, "start-up", table)
 }
 
 type timing struct{ first, ready, wall float64 }
@@ -125,19 +121,4 @@ func once(binary, scenario, out string) (timing, error) {
 func spread(v []float64) string {
 	slices.Sort(v)
 	return fmt.Sprintf("%.2f (%.2f – %.2f)", v[len(v)/2], v[0], v[len(v)-1])
-}
-
-// replace puts the table where the last one stood.
-func replace(doc, table string) error {
-	b, err := os.ReadFile(doc)
-	if err != nil {
-		return err
-	}
-	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no %s … %s", doc, begin, end)
-	}
-	fmt.Println(table)
-	return os.WriteFile(doc, []byte(head+table+tail), 0o644)
 }

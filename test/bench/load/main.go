@@ -1,0 +1,93 @@
+//go:build linux
+
+// Command load measures what our load generator costs and how true its numbers
+// are, beside wrk, vegeta, hey, fortio, ab and k6:
+//
+//	go run ./test/bench/load -binary bin/chaosctl
+//
+// The server is this program on one core, the generator alone on the other.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/chaosctl/chaosctl/test/bench/compare"
+	"github.com/chaosctl/chaosctl/test/bench/peers"
+	"github.com/chaosctl/chaosctl/test/bench/process"
+)
+
+func main() {
+	// Children die with the thread that forked them: it has to be this one, to the end.
+	runtime.LockOSThread()
+	binary := flag.String("binary", "bin/chaosctl", "our `program`")
+	as := flag.String("as", "", "server: be the server instead of measuring (what the benchmark starts itself as)")
+	var b behaviour
+	flag.DurationVar(&b.Delay, "delay", 0, "of the server's answers")
+	flag.DurationVar(&b.Period, "period", 0, "in which the server freezes once")
+	flag.DurationVar(&b.Freeze, "freeze", 0, "how long it does")
+	options := compare.Flags(flag.CommandLine)
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := func() error {
+		switch *as {
+		case "":
+			return measure(ctx, *binary, *options)
+		case "server":
+			stop() // it ends with its stdin, or at once
+			return serve(b)
+		}
+		return fmt.Errorf("-as %q: want server", *as)
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench-load:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(ctx context.Context, binary string, options compare.Options) error {
+	if options.List {
+		bench(&generators{}).List(os.Stdout)
+		return nil
+	}
+	if err := process.AllowFiles(10_000); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "bench-load-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	g := &generators{binary: binary, peers: map[string]peers.Peer{}, dir: dir}
+	b := bench(g)
+	b.Skipped = map[string]string{}
+	for _, name := range []string{"wrk", "wrk2", "vegeta", "hey", "fortio", "ab", "k6"} {
+		p, err := peers.Find(ctx, name)
+		if err != nil {
+			b.Skipped[name] = err.Error()
+			continue
+		}
+		g.peers[name] = p
+		b.Versions = append(b.Versions, name+" "+p.Version)
+	}
+	if output, err := exec.CommandContext(ctx, binary, "load", "--help").CombinedOutput(); err != nil {
+		b.Skipped[compare.Ours] = fmt.Sprintf("%s load --help: %v: %s", binary, err, strings.TrimSpace(string(output)))
+	}
+	g.serverCore, g.core = process.Cores()
+	b.Notes = append(b.Notes, fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
+Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.`,
+		g.serverCore, g.core, behaviour{Delay: time.Millisecond, Period: 10 * time.Second, Freeze: time.Second}.p99(500, 20*time.Second).Round(time.Millisecond)))
+	if err := process.Pin(g.serverCore); err != nil {
+		return err
+	}
+	return b.Run(ctx, options, os.Stdout, os.Stderr)
+}

@@ -1,0 +1,7 @@
+// Only to build one program by its exact version: package peers copies this file
+// out of the tree, so that its dependencies never become ours.
+module peer
+
+go 1.26.0
+
+require fortio.org/fortio v1.68.0

@@ -1,0 +1,7 @@
+// Only to build one program by its exact version: package peers copies this file
+// out of the tree, so that its dependencies never become ours.
+module peer
+
+go 1.26.0
+
+require github.com/rakyll/hey v0.1.5
