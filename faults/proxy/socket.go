@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,14 @@ type socket struct {
 func newSocket(c net.Conn) *socket {
 	tcp, _ := c.(*net.TCPConn)
 	return &socket{Conn: c, tcp: tcp}
+}
+
+// from is the address of the peer; invalid when it has none.
+func (s *socket) from() netip.Addr {
+	if a, ok := s.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // finish sends FIN: no more bytes will come, but the other direction stays open.
