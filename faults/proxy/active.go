@@ -3,7 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/http"
-	"slices"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -19,15 +19,16 @@ type active struct {
 
 // work is what outlives a change of a rule's settings.
 type work struct {
-	id    uint64        // order of arrival; 1 is the first
-	added time.Duration // on the proxy's clock
-	gone  atomic.Bool   // removed
-	did   ruleCounters
-	lines [2]line // of a shared bandwidth: up and down
+	id           uint64        // order of arrival; 1 is the first
+	added        time.Duration // on the proxy's clock
+	calls, conns uint64        // numbers that the first call, and connection, after that has
+	gone         atomic.Bool   // removed
+	did          *ruleCounters
+	lines        [2]line // of a shared bandwidth: up and down
 }
 
 func newActive(r Rule, id, seed uint64) *active {
-	return (&active{work: &work{id: id}}).as(r, seed)
+	return (&active{work: &work{id: id, did: new(ruleCounters)}}).as(r, seed)
 }
 
 // as is the same work with other settings.
@@ -43,9 +44,44 @@ func (r *active) as(other Rule, seed uint64) *active {
 	return a
 }
 
-// hits tells whether the rule hits the call or connection of that number.
+// hits tells whether the draw for the call or connection of that number is a hit.
 func (r *active) hits(number uint64) bool {
 	return unit(mix(r.key+number*golden)) < r.Percent
+}
+
+// who is a call or connection that a rule may hit.
+type who struct {
+	number uint64
+	isCall bool // an HTTP request
+	begun  time.Duration
+	from   netip.Addr
+}
+
+// picks tells whether the rule hits it. The answer is always the same.
+func (r *active) picks(w who) bool {
+	if r.When == (When{}) {
+		return r.hits(w.number)
+	}
+	first := r.conns
+	if w.isCall {
+		first = r.calls
+	}
+	nth, percent := w.number-first+1, r.Percent
+	switch when := r.When; {
+	case when.Source.IsValid() && !when.Source.Contains(w.from),
+		when.First > 0 && (w.number < first || nth > when.First),
+		when.Every > 0 && (w.number < first || nth%when.Every != 0):
+		return false
+	case when.Ramp > 0:
+		percent *= min(max(0, (w.begun-r.added).Seconds()/when.Ramp.Seconds()), 1)
+	}
+	return unit(mix(r.key+w.number*golden)) < percent
+}
+
+// picksAll tells whether it hits every call of that caller.
+func (r *active) picksAll(from netip.Addr) bool {
+	w := r.When
+	return r.Percent == 1 && w.Ramp == 0 && w.First == 0 && w.Every <= 1 && (!w.Source.IsValid() || w.Source.Contains(from))
 }
 
 // What is drawn for: each has draws of its own.
@@ -136,15 +172,8 @@ func (r *active) answer(head, close bool) []byte {
 	return b
 }
 
-// rules is an immutable list of active rules: those declared (SetRules), in their
-// order, then those added, oldest first.
+// rules is an immutable list of active rules, in the order of Proxy.placed.
 type rules []*active
-
-func (rs rules) with(r *active) rules { return append(slices.Clip(rs), r) }
-
-func (rs rules) without(r *active) rules {
-	return slices.DeleteFunc(slices.Clone(rs), func(x *active) bool { return x == r })
-}
 
 // last is the id of the youngest, 0 when there is none.
 func (rs rules) last() uint64 {

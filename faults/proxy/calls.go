@@ -66,7 +66,7 @@ func (f *flow) request(h framing.Request) error {
 			return err
 		}
 	}
-	if err := f.begin(cl.number); err != nil {
+	if err := f.begin(c.ofCall(&cl)); err != nil {
 		return err
 	}
 	c.p.stats.reached()
@@ -247,7 +247,7 @@ func (f *flow) inject(cl call) error {
 // beginAnswer holds the answer to cl back as long as the rules want.
 func (f *flow) beginAnswer(cl call) error {
 	for _, r := range *f.c.p.rules.Load() {
-		if r.Latency == nil || !r.toAnswer() || !r.did.drawn(r.hits(cl.number)) {
+		if r.Latency == nil || !r.toAnswer() || !r.did.drawn(r.picks(f.c.ofCall(&cl))) {
 			continue
 		}
 		if err := f.hold(r, cl.number); err != nil {
@@ -255,7 +255,7 @@ func (f *flow) beginAnswer(cl call) error {
 		}
 	}
 	f.c.p.stats.answerBegun(f.c.p.now() - cl.begun)
-	return f.begin(cl.number)
+	return f.begin(f.c.ofCall(&cl))
 }
 
 // hold waits for the delay that the rule has for the call of that number, or

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ type conn struct {
 	p        *Proxy
 	number   uint64 // of the connection on its proxy: what rules draw by that hit connections
 	opened   time.Duration
+	from     netip.Addr // the caller's
 	up, down flow
 	ctx      context.Context // ends with the conn: for dialling
 	cancel   context.CancelFunc
@@ -74,6 +76,7 @@ var (
 
 func newConn(p *Proxy, client *socket, number uint64) *conn {
 	c := &conn{p: p, number: number, opened: p.now(), client: client}
+	c.from = client.from()
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	c.up = flow{c: c, in: client, wake: make(chan struct{}, 1), readBy: forever}
 	c.down = flow{c: c, isDown: true, out: client, wake: make(chan struct{}, 1), readBy: forever}
@@ -85,6 +88,14 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 		p.stats.begun()
 	}
 	return c
+}
+
+// who is the conn, to rules that hit connections.
+func (c *conn) who() who { return who{number: c.number, begun: c.opened, from: c.from} }
+
+// ofCall is the call, to rules that hit calls.
+func (c *conn) ofCall(cl *call) who {
+	return who{number: cl.number, isCall: true, begun: cl.begun, from: c.from}
 }
 
 // run serves one direction to its end.
@@ -379,7 +390,7 @@ func (c *conn) overdue() *active {
 	var first *active
 	at := forever
 	for _, r := range *c.p.rules.Load() {
-		if after := r.strikesAfter(); after > 0 && r.hits(c.number) {
+		if after := r.strikesAfter(); after > 0 && r.picks(c.who()) {
 			if due := max(c.opened, r.added) + after; due < at {
 				first, at = r, due
 			}
@@ -425,7 +436,7 @@ func (c *conn) apply(r *active) {
 	case c.p.config.Protocol == TCP: // not begun: it will look itself
 	case c.first == len(c.calls):
 		// Nobody's call: only a rule that hits all calls may say that it has it.
-		struck = r.Reset != nil && r.Reset.After == 0 && r.Percent == 1
+		struck = r.Reset != nil && r.Reset.After == 0 && r.picksAll(c.from)
 	case r.cut() != nil || r.pacing():
 		for i := c.first; i < len(c.calls); i++ {
 			cl := &c.calls[i]
@@ -433,7 +444,7 @@ func (c *conn) apply(r *active) {
 				continue
 			}
 			cl.drawn = r.id
-			hit := r.did.drawn(r.hits(cl.number))
+			hit := r.did.drawn(r.picks(c.ofCall(cl)))
 			switch {
 			case !hit || r.pacing():
 			case r.cut().After == 0:
@@ -475,7 +486,7 @@ func (c *conn) heldBy(r *active) bool { return c.silent != nil && c.silent.work 
 // change tells the conn of a rule that has just been given other settings.
 func (c *conn) change(from, to *active) {
 	c.mu.Lock()
-	was, is := from.hits(c.number), to.hits(c.number)
+	was, is := from.picks(c.who()), to.picks(c.who())
 	struck := false
 	held := c.heldBy(from) && c.raw && !is // no more: as if the rule had been removed
 	switch {
@@ -549,7 +560,7 @@ func (c *conn) drawRaw(r *active) bool {
 	if r.Refuse != nil || r.Error != nil || r.Connect != nil {
 		return false
 	}
-	hit := r.did.drawn(r.hits(c.number))
+	hit := r.did.drawn(r.picks(c.who()))
 	if hit && r.Silence != nil {
 		c.muted = append(c.muted, r.work)
 	}
@@ -612,7 +623,7 @@ func (c *conn) begin(cl *call) fate {
 	active := *c.p.rules.Load()
 	cl.drawn = active.last()
 	for _, r := range active {
-		if r.cut() != nil && r.cut().After == 0 && r.did.drawn(r.hits(cl.number)) {
+		if r.cut() != nil && r.cut().After == 0 && r.did.drawn(r.picks(c.ofCall(cl))) {
 			then.struck = r
 			break
 		}
@@ -621,17 +632,17 @@ func (c *conn) begin(cl *call) fate {
 		switch {
 		case then.struck != nil: // no other rule gets a chance
 		case r.Error != nil && cl.inject == nil:
-			if r.did.drawn(r.hits(cl.number)) {
+			if r.did.drawn(r.picks(c.ofCall(cl))) {
 				cl.inject = r
 			}
 		case r.cut() != nil && r.cut().After > 0:
-			if r.did.drawn(r.hits(cl.number)) {
+			if r.did.drawn(r.picks(c.ofCall(cl))) {
 				cl.cuts = append(cl.cuts, r)
 			}
 		case r.pacing():
-			r.did.drawn(r.hits(cl.number))
+			r.did.drawn(r.picks(c.ofCall(cl)))
 		case r.Latency != nil && !r.toAnswer():
-			if r.did.drawn(r.hits(cl.number)) {
+			if r.did.drawn(r.picks(c.ofCall(cl))) {
 				then.holds = append(then.holds, r)
 			}
 		}

@@ -50,7 +50,7 @@ type flow struct {
 	short      int   // short splices in a row
 
 	stages  []stage
-	number  uint64 // HTTP: of the call whose bytes pass now
+	call    who // HTTP: the call whose bytes pass now
 	inCall  bool
 	sent    int64 // bytes passed on: of the call, or of the raw conn
 	holds   holds
@@ -292,9 +292,9 @@ func (f *flow) passed(n int) error {
 	return nil
 }
 
-// begin says whose bytes pass from now on: those of the call of that number.
-func (f *flow) begin(number uint64) error {
-	f.number, f.inCall, f.sent = number, true, 0
+// begin says whose bytes pass from now on.
+func (f *flow) begin(call who) error {
+	f.call, f.inCall, f.sent = call, true, 0
 	return f.restage()
 }
 
@@ -321,12 +321,12 @@ func (f *flow) restage() error {
 		f.stages, f.corrupt = f.stages[:0], f.corrupt[:0]
 		return nil
 	}
-	number, cuts := f.number, rules(nil)
+	w, cuts := f.call, rules(nil)
 	switch {
 	case f.raw:
-		number = f.c.number
+		w = f.c.who()
 		for _, r := range now {
-			if r.cut() != nil && r.hits(number) {
+			if r.cut() != nil && r.picks(w) {
 				cuts = append(cuts, r)
 			}
 		}
@@ -350,20 +350,20 @@ func (f *flow) restage() error {
 		f.stages = append(f.stages, anew())
 	}
 	for _, r := range now {
-		if r.paces(f.isDown) && r.hits(number) {
+		if r.paces(f.isDown) && r.picks(w) {
 			keep(r, func() stage { return r.stage(f) })
 		}
 	}
 	f.corrupt = f.corrupt[:0]
 	for _, r := range now {
-		if r.Corrupt != nil && f.raw && r.Corrupt.Direction.covers(f.isDown) && r.hits(number) {
-			c := newCorrupter(r, ofByte^f.direction(), number)
+		if r.Corrupt != nil && f.raw && r.Corrupt.Direction.covers(f.isDown) && r.picks(w) {
+			c := newCorrupter(r, ofByte^f.direction(), f.c.number)
 			f.corrupt = append(f.corrupt, c)
 			f.stages = append(f.stages, c)
 		}
 	}
 	for _, r := range now {
-		if r.Limit == nil || !f.raw || !r.Limit.Direction.covers(f.isDown) || !r.hits(number) {
+		if r.Limit == nil || !f.raw || !r.Limit.Direction.covers(f.isDown) || !r.picks(w) {
 			continue
 		}
 		if left := r.Limit.Bytes - f.sent; left > 0 || f.sent == 0 {
@@ -397,7 +397,7 @@ func (f *flow) remute(now rules) {
 		return
 	}
 	for _, r := range now {
-		if r.Silence != nil && r.Silence.Direction.covers(f.isDown) && r.hits(f.c.number) {
+		if r.Silence != nil && r.Silence.Direction.covers(f.isDown) && r.picks(f.c.who()) {
 			f.mute = r
 			return
 		}
@@ -410,7 +410,7 @@ func (f *flow) holdEnd() error {
 	for from := f.c.p.now(); ; {
 		until := from
 		for _, r := range *f.c.p.rules.Load() {
-			if s := r.SlowClose; s != nil && s.Direction.covers(f.isDown) && r.hits(f.c.number) {
+			if s := r.SlowClose; s != nil && s.Direction.covers(f.isDown) && r.picks(f.c.who()) {
 				until += s.Delay
 			}
 		}
@@ -441,7 +441,7 @@ func (f *flow) handshake() error {
 			if r.Connect == nil {
 				continue
 			}
-			hit := r.hits(c.number)
+			hit := r.picks(c.who())
 			if !slices.Contains(drawn, r.work) {
 				drawn = append(drawn, r.work)
 				r.did.drawn(hit)

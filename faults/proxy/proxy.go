@@ -12,6 +12,7 @@
 //	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
 //	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP
 //	Rule     (rule.go)    what a rule can ask for
+//	placed   (placed.go)  rules that come, change, pause and go
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
 //	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
 //	counters (stats.go)   the evidence
@@ -35,7 +36,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,16 +78,18 @@ type Proxy struct {
 
 	upstream atomic.Pointer[string]
 	calls    atomic.Uint64 // numbers given to calls
+	accepted atomic.Uint64 // numbers given to connections
 	open     atomic.Int64
 	stats    counters
 
-	rulesMu  sync.Mutex // one change of rules at a time, told to every conn before the next
-	rules    atomic.Pointer[rules]
-	ruleIDs  uint64
-	declared rules // those put there by Config.Rules and SetRules
+	rulesMu sync.Mutex // one change of rules at a time, told to every conn before the next
+	rules   atomic.Pointer[rules]
+	ruleIDs uint64
+	placed  []*placed // those declared (Config.Rules, SetRules), in their order, then those of Add, oldest first
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
+	paused  []*active // rules between two pulses
 	retired []*active // rules removed since the last Collect
 	stopped bool
 }
@@ -127,10 +129,9 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.upstream.Store(&c.Upstream)
 	for _, r := range c.Rules {
-		p.declared = append(p.declared, p.anew(r))
+		p.placed = append(p.placed, p.place(r, true))
 	}
-	now := slices.Clone(p.declared)
-	p.rules.Store(&now)
+	p.publish(nil)
 	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
@@ -153,145 +154,13 @@ func (p *Proxy) Upstream() string { return *p.upstream.Load() }
 // stay where they are.
 func (p *Proxy) SetUpstream(addr string) { p.upstream.Store(&addr) }
 
-// Add puts the rule to work, also on connections that are open: when it returns,
-// every new byte is subject to it, and the connections that it resets are reset.
-// remove ends it, once; when that returns, what the rule held back is on its way.
-// Rules of one name are counted together.
-func (p *Proxy) Add(r Rule) (remove func(), err error) {
-	if err := p.config.allows(r); err != nil {
-		return nil, err
-	}
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
-	if p.ctx.Err() != nil {
-		return nil, fmt.Errorf("proxy %q: rule %q: the proxy is stopped", p.config.Name, r.Name)
-	}
-	a := p.anew(r)
-	now := p.rules.Load().with(a)
-	p.rules.Store(&now)
-	for _, c := range p.connections() {
-		c.apply(a)
-	}
-	return sync.OnceFunc(func() { p.remove(a) }), nil
-}
-
-// allows tells what is wrong with a rule on such a proxy.
-func (c *Config) allows(r Rule) error {
-	err := r.Validate()
-	if err == nil {
-		err = r.needs(c.Protocol)
-	}
-	if err != nil {
-		return fmt.Errorf("proxy %q: %w", c.Name, err)
-	}
-	return nil
-}
-
-// anew puts a rule to work. Of one caller at a time.
-func (p *Proxy) anew(r Rule) *active {
-	p.ruleIDs++
-	a := newActive(r, p.ruleIDs, p.config.Seed)
-	a.added = p.now()
-	return a
-}
-
-func (p *Proxy) remove(a *active) {
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
-	a.gone.Store(true)
-	now := p.rules.Load().without(a)
-	p.mu.Lock()
-	p.retired = append(p.retired, a)
-	p.rules.Store(&now)
-	p.mu.Unlock()
-	for _, c := range p.connections() {
-		c.lift(a)
-	}
-}
-
-// SetRules makes the rules that Config.Rules and earlier calls put to work exactly
-// these, in this order; those of Add stay as they are. It refuses all or none.
-//
-//   - A rule that equals one at work stays untouched, with all it knows of its
-//     connections: their draws, pieces, bytes counted, bytes held.
-//   - One of the same name and kind, with other settings, takes the place of the
-//     old one: the same connections are hit (at another Percent, the fewer or the
-//     more of them), time goes on counting from when the old one was added, and
-//     nothing is closed or let go that the new one would hold too.
-//   - What is missing is removed, as by the func that Add returns; what is new is
-//     added, as by Add.
-func (p *Proxy) SetRules(want []Rule) error {
-	for _, r := range want {
-		if err := p.config.allows(r); err != nil {
-			return err
-		}
-	}
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
-	if p.ctx.Err() != nil {
-		return fmt.Errorf("proxy %q: the proxy is stopped", p.config.Name)
-	}
-
-	had := slices.Clone(p.declared)
-	take := func(is func(*active) bool) *active {
-		i := slices.IndexFunc(had, is)
-		if i < 0 {
-			return nil
-		}
-		a := had[i]
-		had = slices.Delete(had, i, i+1)
-		return a
-	}
-	next := make(rules, len(want))
-	for i, r := range want {
-		next[i] = take(func(a *active) bool { return reflect.DeepEqual(a.Rule, r) })
-	}
-	var changes []func(*conn)
-	for i, r := range want {
-		if next[i] != nil {
-			continue
-		}
-		if old := take(func(a *active) bool { return a.Name == r.Name && a.kind() == r.kind() }); old != nil {
-			anew := old.as(r, p.config.Seed)
-			next[i] = anew
-			changes = append(changes, func(c *conn) { c.change(old, anew) })
-			continue
-		}
-		a := p.anew(r)
-		next[i] = a
-		changes = append(changes, func(c *conn) { c.apply(a) })
-	}
-	for _, a := range had {
-		a.gone.Store(true)
-		changes = append(changes, func(c *conn) { c.lift(a) })
-	}
-
-	now := slices.Clone(next)
-	for _, a := range *p.rules.Load() {
-		if !slices.Contains(p.declared, a) {
-			now = append(now, a)
-		}
-	}
-	p.declared = next
-	p.mu.Lock()
-	p.retired = append(p.retired, had...)
-	p.rules.Store(&now)
-	p.mu.Unlock()
-	for _, c := range p.connections() {
-		for _, tell := range changes {
-			tell(c)
-		}
-	}
-	return nil
-}
-
 // Collect returns what happened since the last Collect.
 func (p *Proxy) Collect() Stats {
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	s := p.stats.collect()
 	s.Open = open
 	p.mu.Lock()
-	all := slices.Concat(*p.rules.Load(), p.retired)
+	all := slices.Concat(*p.rules.Load(), p.paused, p.retired)
 	p.retired = nil
 	p.mu.Unlock()
 	for _, r := range all {
@@ -310,6 +179,7 @@ func (p *Proxy) Stop() error {
 
 func (p *Proxy) shut() {
 	p.listener.Close()
+	p.stopPulses()
 	p.mu.Lock()
 	p.stopped = true
 	p.mu.Unlock()
@@ -344,7 +214,7 @@ const keepAliveAfter = 15 * time.Second
 // descriptors (EMFILE) is survived by waiting for some to be closed.
 func (p *Proxy) accept() {
 	pause := time.Duration(0)
-	for number := uint64(0); ; {
+	for {
 		nc, err := p.listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -359,15 +229,14 @@ func (p *Proxy) accept() {
 			}
 		}
 		pause = 0
-		p.admit(newSocket(nc), number)
-		number++
+		p.admit(newSocket(nc), p.accepted.Add(1)-1)
 	}
 }
 
 // admit refuses the connection or starts to serve it.
 func (p *Proxy) admit(client *socket, number uint64) {
 	for _, r := range *p.rules.Load() {
-		if r.Refuse != nil && r.did.drawn(r.hits(number)) {
+		if r.Refuse != nil && r.did.drawn(r.picks(who{number: number, begun: p.now(), from: client.from()})) {
 			p.stats.begun()
 			p.stats.ended(wasRefused)
 			client.abort()

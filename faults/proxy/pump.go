@@ -225,7 +225,7 @@ func (h *holds) after(c *conn, m mark) time.Duration {
 func (h *holds) restage(f *flow, now rules) {
 	var by rules
 	for _, r := range now {
-		if r.Latency != nil && r.toAnswer() == f.isDown && r.hits(f.c.number) {
+		if r.Latency != nil && r.toAnswer() == f.isDown && r.picks(f.c.who()) {
 			by = append(by, r)
 		}
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type Rule struct {
 	Name    string // under which Stats tells what it did
 	Seed    uint64
 	Percent float64 // share of calls to hit, 0 (none) to 1 (all)
+	When    When    // which calls it is about at all; zero: all
 
 	Latency   *Latency
 	Error     *Error
@@ -39,6 +41,42 @@ type Rule struct {
 	Loss      *Loss
 	Connect   *Connect
 	Corrupt   *Corrupt
+}
+
+// When narrows a rule down; the zero value does not, nor does any zero field.
+// Percent is the share of what is left.
+type When struct {
+	// Source is where the caller's address is from.
+	Source netip.Prefix
+	// Pulse has the rule come and go, as if it were added and removed each time: the
+	// same connections are hit again, and what removal does to them happens.
+	Pulse Pulse
+	// Ramp is how long Percent takes to grow to its full value, from when the rule was
+	// added. What counts is when the call began.
+	Ramp time.Duration
+	// First is how many calls the rule is about, of those that begin after it was added.
+	First uint64
+	// Every n is about the n-th, 2n-th, … call after it was added.
+	Every uint64
+}
+
+// Pulse is On at work, then Off not, in turn.
+type Pulse struct{ On, Off time.Duration }
+
+// shortestPulse keeps a pulse from doing nothing but come and go.
+const shortestPulse = time.Millisecond
+
+func (w *When) wrong() error {
+	switch p := w.Pulse; {
+	case w.Source != (netip.Prefix{}) && !w.Source.IsValid():
+		return fmt.Errorf("source is %v, want addresses such as 10.0.0.0/8", w.Source)
+	case p == Pulse{}:
+	case p.On < shortestPulse || p.Off < shortestPulse:
+		return fmt.Errorf("pulse is %v on, %v off, want at least %v each", p.On, p.Off, shortestPulse)
+	case p.On > maxTime || p.Off > maxTime:
+		return errors.Join(span("pulse on", p.On), span("pulse off", p.Off))
+	}
+	return span("ramp", w.Ramp)
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
@@ -239,7 +277,7 @@ func (r *Rule) wrong() error {
 	if len(set) != 1 {
 		return fmt.Errorf("%d kinds set (%s), want exactly one of %s", len(set), strings.Join(set, ", "), strings.Join(known, ", "))
 	}
-	if err := share("percent", r.Percent); err != nil {
+	if err := errors.Join(share("percent", r.Percent), r.When.wrong()); err != nil {
 		return err
 	}
 	if l := r.Latency; l != nil {

@@ -35,6 +35,11 @@ func TestValidate(t *testing.T) {
 		"limit is -1":            {Name: "x", Limit: &Limit{Bytes: -1}},
 		"delay is -2ms":          {Name: "x", SlowClose: &SlowClose{Delay: -2 * ms}},
 		"ratio is NaN":           {Name: "x", Loss: &Loss{Ratio: math.NaN()}},
+		"pulse is 1s on, 0s off": {Name: "x", Refuse: &Refuse{}, When: When{Pulse: Pulse{On: time.Second}}},
+		"pulse on is":            {Name: "x", Refuse: &Refuse{}, When: When{Pulse: Pulse{On: math.MaxInt64, Off: ms}}},
+		"ramp is -1ms":           {Name: "x", Refuse: &Refuse{}, When: When{Ramp: -ms}},
+		"ratio is 2":             {Name: "x", Corrupt: &Corrupt{Ratio: 2}},
+		"delay is -3ms":          {Name: "x", Connect: &Connect{Delay: -3 * ms}},
 		"correlation is 1.1":     {Name: "x", Loss: &Loss{Correlation: 1.1}},
 		`distribution is "zipf"`: {Name: "x", Latency: &Latency{Distribution: "zipf"}},
 		"delay is 0, want a":     {Name: "x", Latency: &Latency{Distribution: "normal", Jitter: ms}},
@@ -55,7 +60,7 @@ func TestValidate(t *testing.T) {
 	}
 	p = startProxy(t, HTTP, "")
 	for _, r := range []Rule{
-		{Silence: &Silence{}}, {Limit: &Limit{}}, {SlowClose: &SlowClose{}}, {Reset: &Cut{Wait: ms}},
+		{Silence: &Silence{}}, {Limit: &Limit{}}, {SlowClose: &SlowClose{}}, {Reset: &Cut{Wait: ms}}, {Corrupt: &Corrupt{}},
 	} {
 		r.Name = "x"
 		if _, err := p.Add(r); err == nil || !strings.Contains(err.Error(), "tcp edge") {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -24,6 +25,14 @@ func newSocket(c net.Conn) *socket {
 		}
 	}
 	return s
+}
+
+// from is the address of the peer; invalid when it has none.
+func (s *socket) from() netip.Addr {
+	if a, ok := s.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // finish sends FIN: no more bytes will come, but the other direction stays open.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -189,7 +190,7 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			removes = append(removes[:i], removes[i+1:]...)
 		}
 		r := Rule{Name: fmt.Sprint("rule ", rng.IntN(8)), Percent: float64(rng.IntN(5)) / 4}
-		const paceOnly, all, onTCP = 5, 9, 13
+		const paceOnly, all, onTCP = 5, 11, 16
 		kinds := paceOnly
 		if cuts {
 			kinds = all
@@ -216,18 +217,30 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			r.Blackhole = &Cut{After: int64(rng.IntN(2)) * 300}
 		case 7:
 			r.Refuse = &Refuse{}
-		case 9:
+		case 14:
 			r.Silence = &Silence{For: time.Duration(rng.IntN(3)) * time.Millisecond, Direction: direction}
-		case 10:
+		case 15:
 			r.Limit = &Limit{Bytes: int64(rng.IntN(500)), Direction: direction}
 		case 11:
 			r.SlowClose = &SlowClose{Delay: 2 * time.Millisecond, Direction: direction}
 		case 12:
 			r.Reset = &Cut{Wait: time.Duration(rng.IntN(3000)) * time.Microsecond}
+		case 13:
+			r.Corrupt = &Corrupt{Ratio: 0.1, Direction: direction}
+		case 9:
+			r.Connect = &Connect{Delay: 2 * time.Millisecond}
+		case 10:
+			r.Bandwidth = &Bandwidth{BytesPerS: 1 << 20, Shared: true}
 		case 8:
 			if r.Error = (&Error{Status: 500}); p.config.Protocol == TCP {
 				continue
 			}
+		}
+		switch rng.IntN(8) {
+		case 0:
+			r.When.Pulse = Pulse{On: 2 * time.Millisecond, Off: time.Millisecond}
+		case 1:
+			r.When = When{Every: 2, Ramp: 10 * time.Millisecond, Source: netip.MustParsePrefix("127.0.0.0/8")}
 		}
 		remove, err := p.Add(r)
 		if err != nil {
