@@ -1,6 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -41,5 +46,43 @@ func TestProxyDoc(t *testing.T) {
 		if err != nil || !cmd.Runnable() {
 			t.Errorf("chaosctl %s: %v", m[1], err)
 		}
+	}
+}
+
+// TestServeAllowHost: a name given with --allow-host is one that clients may use;
+// a server that others can reach without a token says so.
+func TestServeAllowHost(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	url, stdout := io.Pipe()
+	var stderr bytes.Buffer
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serveProxies(ctx, serveFlags{listen: "0.0.0.0:0", allow: []string{"toxiproxy"}}, stdout, &stderr)
+	}()
+	line, err := bufio.NewReader(url).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := line[strings.LastIndex(line, ":")+1 : len(line)-1]
+	for host, want := range map[string]int{"toxiproxy:8474": 200, "evil.example:8474": 403} {
+		req, _ := http.NewRequest("GET", "http://127.0.0.1:"+port+"/proxies", nil)
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("Host %s: %s, want %d", host, resp.Status, want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(stderr.String(), "--token asks for one") {
+		t.Errorf("stderr: %s", stderr.String())
 	}
 }
