@@ -108,9 +108,8 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 	if host, _, err := net.SplitHostPort(f.listen); err == nil {
 		f.allow = append(f.allow, host)
 	}
-	server := toxiproxy.NewServer(toxiproxy.Config{
-		Seed: f.seed, Token: firstSet(f.token, os.Getenv("CHAOSCTL_PROXY_TOKEN")), AllowedHosts: f.allow,
-	})
+	token := firstSet(f.token, os.Getenv("CHAOSCTL_PROXY_TOKEN"))
+	server := toxiproxy.NewServer(toxiproxy.Config{Seed: f.seed, Token: token, AllowedHosts: f.allow})
 	defer server.Stop()
 	if f.config != "" {
 		config, err := os.ReadFile(f.config)
@@ -121,9 +120,12 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 		if err != nil {
 			return usage(fmt.Errorf("config %s: %w", f.config, err), `want a JSON array like [{"name":"redis","listen":"127.0.0.1:26379","upstream":"127.0.0.1:6379"}]`)
 		}
-		fmt.Fprintf(stderr, "%d proxies from %s\n", n, f.config)
+		fmt.Fprintf(stderr, "%d %s from %s\n", n, plural(n, "proxy", "proxies"), f.config)
 	}
 	fmt.Fprintf(stderr, "seed %d\n", f.seed)
+	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && token == "" {
+		fmt.Fprintf(stderr, "warning: whoever reaches %s may use this; --token asks for one\n", l.Addr())
+	}
 	if _, err := fmt.Fprintf(stdout, "http://%s\n", l.Addr()); err != nil {
 		return internal(err)
 	}
@@ -146,6 +148,13 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 		return internal(err)
 	}
 	return nil
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 func firstSet(values ...string) string {

@@ -363,6 +363,15 @@ func TestNamesAreTakenOnce(t *testing.T) {
 	if made.Load() != 1 || refused.Load() != 31 {
 		t.Errorf("%d made, %d refused", made.Load(), refused.Load())
 	}
+	// Of those who populate, all do.
+	for range 16 {
+		all.Go(func() {
+			if _, err := s.Populate([]byte(`[{"name":"all","upstream":"127.0.0.1:1"},{"name":"one","upstream":"127.0.0.1:1"}]`)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 	// A name whose creation failed is free again.
 	yes := true
 	taken := s.entries["one"].now.Load().listen
@@ -389,8 +398,10 @@ func TestStop(t *testing.T) {
 	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial after Stop: %v", err)
 	}
-	if _, err := s.Populate([]byte(`[{"name":"b","upstream":"x:1"}]`)); !errors.Is(err, errStopped) {
-		t.Errorf("populate after Stop: %v", err)
+	for _, name := range []string{"a", "b"} {
+		if _, err := s.Populate([]byte(`[{"name":"` + name + `","upstream":"x:1"}]`)); !errors.Is(err, errStopped) {
+			t.Errorf("populate %s after Stop: %v", name, err)
+		}
 	}
 	s.Stop()
 }

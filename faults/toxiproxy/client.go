@@ -28,17 +28,17 @@ type Proxy struct {
 	Listen   string  `json:"listen"`
 	Upstream string  `json:"upstream"`
 	Enabled  bool    `json:"enabled"`
-	Toxics   []Toxic `json:"toxics,omitempty"`
+	Toxics   []Toxic `json:"toxics"`
 }
 
 // Toxic is a toxic as a client sees it. Numbers among its attributes are
 // json.Number.
 type Toxic struct {
-	Name       string         `json:"name,omitempty"`   // empty: the server calls it <type>_<stream>
-	Type       string         `json:"type,omitempty"`   //
-	Stream     string         `json:"stream,omitempty"` // upstream or downstream; empty: downstream
-	Toxicity   *float32       `json:"toxicity,omitempty"`
-	Attributes map[string]any `json:"attributes,omitempty"`
+	Name       string         `json:"name,omitempty"` // empty: the server calls it <type>_<stream>
+	Type       string         `json:"type,omitempty"`
+	Stream     string         `json:"stream,omitempty"`   // upstream or downstream; empty: downstream
+	Toxicity   *float32       `json:"toxicity,omitempty"` // nil: 1, or in an update as it was
+	Attributes map[string]any `json:"attributes"`
 }
 
 // UnreachableError says that no server answered.

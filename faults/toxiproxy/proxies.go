@@ -141,14 +141,25 @@ func (s *Server) populateAll(config []byte) (done []proxyJSON, err error) {
 	return done, nil
 }
 
+// createOrReplace waits for a proxy of that name that somebody else is just
+// creating: two who populate the same at once both succeed.
 func (s *Server) createOrReplace(d definition) (*entry, error) {
 	for {
-		e, _, err := s.lookup(d.Name)
-		if err != nil {
-			return s.create(d)
+		s.mu.RLock()
+		e, stopped := s.entries[d.Name], s.stopped
+		s.mu.RUnlock()
+		if stopped {
+			return nil, errStopped
 		}
-		err = e.replace(d)
-		if !errors.Is(err, errProxyNotFound) { // else it was deleted meanwhile
+		var err error
+		again := errProxyNotFound // it has been deleted meanwhile
+		if e != nil {
+			err = e.replace(d)
+		} else {
+			e, err = s.create(d)
+			again = errProxyExists // … or created
+		}
+		if !errors.Is(err, again) {
 			return e, err
 		}
 	}
