@@ -68,6 +68,47 @@ func TestNobodyAccepts(t *testing.T) {
 	})
 }
 
+// A connection to a port that nobody listens on may find itself at the other end;
+// it is not taken for the service.
+func TestConnectedToItself(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, at); err != nil {
+		t.Fatal(err)
+	}
+	resolved := 0
+	spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1)}
+	c := Config{Spec: spec, Start: time.Now(), Until: time.Second, Resolve: func() string {
+		resolved++
+		return "" // gone
+	}}
+	s := compile(spec, 1, func(_, format string, args ...any) { t.Errorf(format, args...) })
+	shards, err := newShards(c, s, newCollector(c, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeShards(shards)
+	sh := shards[0]
+	conn := sh.newConn()
+	conn.fd, conn.state, conn.peer = fd, connecting, at
+	j, _ := sh.demand.take(0)
+	conn.job, conn.deadline = j, time.Second
+	sh.inFlight[0].insert(conn)
+	conn.connected()
+	if resolved != 1 || conn.state != shut || conn.fate.outcome != refused {
+		t.Errorf("asked %d times where the service is, then %v; want once, refused", resolved, conn.fate.outcome)
+	}
+}
+
 // A poller waits no shorter than it is told, unless it is rung, with the timers
 // of new kernels and of old ones.
 func TestPoller(t *testing.T) {
