@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,6 +67,76 @@ func TestNobodyAccepts(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestIPv6(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	var server sync.WaitGroup
+	defer server.Wait()
+	defer l.Close()
+	server.Go(func() {
+		if c, err := l.Accept(); err == nil {
+			defer c.Close()
+			in := make([]byte, 1000)
+			for {
+				if _, err := c.Read(in); err != nil || !say(c, fine) {
+					return
+				}
+			}
+		}
+	})
+	s := newSums()
+	spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: time.Millisecond}
+	if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: Fast, Start: s.start, Until: 10 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
+		t.Fatal(err)
+	}
+	if s.OK != s.DueCount || s.OK == 0 {
+		t.Errorf("outcomes %v", s.Outcomes)
+	}
+}
+
+// A connection to a port that nobody listens on may find itself at the other end;
+// it is not taken for the service.
+func TestConnectedToItself(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, at); err != nil {
+		t.Fatal(err)
+	}
+	resolved := 0
+	spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1)}
+	c := Config{Spec: spec, Start: time.Now(), Until: time.Second, Resolve: func() string {
+		resolved++
+		return "" // gone
+	}}
+	s := compile(spec, 1, func(_, format string, args ...any) { t.Errorf(format, args...) })
+	shards, err := newShards(c, s, newCollector(c, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeShards(shards)
+	sh := shards[0]
+	conn := sh.newConn()
+	conn.fd, conn.state, conn.peer = fd, connecting, at
+	j, _ := sh.demand.take(0)
+	conn.job, conn.deadline = j, time.Second
+	sh.inFlight[0].insert(conn)
+	conn.connected()
+	if resolved != 1 || conn.state != shut || conn.fate.outcome != refused {
+		t.Errorf("asked %d times where the service is, then %v; want once, refused", resolved, conn.fate.outcome)
+	}
 }
 
 // A poller waits no shorter than it is told, unless it is rung, with the timers

@@ -50,6 +50,9 @@ type shard struct {
 
 	cutOff atomic.Bool // the run's context has ended
 
+	unread []socketID // where there is more to read than was read
+	spare  []socketID // memory for it
+
 	memos   [4]memo
 	memo    int // the next one to be replaced
 	details map[detailKey]string
@@ -174,6 +177,7 @@ func (s *shard) run(ctx context.Context) {
 			s.settle()
 		}
 		s.unheard = n == len(s.poller.events)
+		s.readOn()
 		now = s.now()
 		if s.demand.next() <= now {
 			sent = now
@@ -201,6 +205,9 @@ func (s *shard) now() time.Duration { return s.offset + time.Since(s.begun) }
 
 // pause is how long there is nothing to do but to wait for sockets.
 func (s *shard) pause(now, sent, published time.Duration) time.Duration {
+	if len(s.unread) > 0 {
+		return 0
+	}
 	next := s.demand.next()
 	if next != never && next > now {
 		next = max(next, sent+quantum)
@@ -220,6 +227,18 @@ func (s *shard) pause(now, sent, published time.Duration) time.Duration {
 		return never
 	}
 	return next - now
+}
+
+// readOn reads from the connections that had more than their share the last time.
+func (s *shard) readOn() {
+	before := s.unread
+	s.unread, s.spare = s.spare[:0], before
+	for _, id := range before {
+		if c := s.conns[id.index]; c.generation == id.generation && c.state == reading {
+			c.read()
+			s.settle()
+		}
+	}
 }
 
 // sendDue notes what is due, and sends it or queues it.

@@ -165,6 +165,12 @@ func TestOnTheWire(t *testing.T) {
 			say(c, "HTTP/1.1 100 Continue\r\n\r\n")
 			return hang(c)
 		}, want: "timeout", detail: "timeout", per: 1},
+		{name: "never ends its body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			for say(c, "10000\r\n"+strings.Repeat("y", 0x10000)+"\r\n") {
+			}
+			return false
+		}, want: "timeout", detail: "timeout", per: 1},
 		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with", per: 1},
 		{name: "answers with two lengths", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
@@ -189,9 +195,9 @@ func TestOnTheWire(t *testing.T) {
 			// One user: one request after another, on one connection while it lasts.
 			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Users: ptr(1), Think: 20 * time.Millisecond}
 			if c.want == "timeout" {
-				spec.Timeout = ptr(200 * time.Millisecond)
+				spec.Timeout = ptr(80 * time.Millisecond)
 			}
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 1, Start: time.Now(), Until: 300 * time.Millisecond, Resolve: p.address})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 1, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: p.address})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
@@ -296,19 +302,20 @@ func testServiceMoves(t *testing.T, engine Engine) {
 func TestCancelOnRealSockets(t *testing.T) { onEngines(t, "", testCancelOnRealSockets) }
 
 func testCancelOnRealSockets(t *testing.T, engine Engine) {
-	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	var asked atomic.Int64
+	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		if asked.Add(1) == 3 {
+			cancel()
+		}
+		return hang(c)
+	})
 	s := newSums()
 	c := s.listen(Config{
 		Spec:   Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(100), Connections: ptr(3)},
 		Engine: engine, Start: time.Now(), Until: time.Hour, Resolve: p.address,
 	})
-	add := c.OnWindow
-	c.OnWindow = func(w Window) {
-		add(w)
-		cancel()
-	}
 	if err := Run(ctx, c); err != context.Canceled {
 		t.Fatal(err)
 	}
