@@ -53,12 +53,12 @@ func open(ctx context.Context, c Config, s *stream, col *collector, wait waiter)
 // schedule offers every request at its due time, and drops those that have
 // queued for too long.
 func (p *pool) schedule(rec *recorder, wait waiter) {
-	profile, _ := p.config.Spec.Arrivals()
+	profile, _ := p.config.Spec.Arrivals(p.config.Seed)
 	arrivals := arrival.On(profile)
 	for seq := uint64(0); ; seq++ {
 		due, ok := arrivals.Next()
 		due += p.config.From
-		if !ok || due >= p.config.Until {
+		if !ok || due >= p.config.Until || p.config.Requests > 0 && seq >= p.config.Requests {
 			p.collector.passed.Store(int64(p.config.Until + windowLength))
 			return
 		}

@@ -179,7 +179,7 @@ func TestModelAndDefaults(t *testing.T) {
 	if s.Model() != "closed" || s.TimeoutOrDefault() != time.Second || s.connections() != 3000 {
 		t.Errorf("%s, %v, %d", s.Model(), s.TimeoutOrDefault(), s.connections())
 	}
-	if _, ok := s.Arrivals(); ok {
+	if _, ok := s.Arrivals(1); ok {
 		t.Error("a closed stream has arrivals")
 	}
 }
