@@ -37,7 +37,7 @@ func closed(ctx context.Context, c Config, s *stream, col *collector) {
 	for i := range users {
 		u := &user{
 			config: c, ctx: ctx, stream: s, collector: col, recorder: col.recorder(),
-			shared: shared, next: &next, first: c.From + c.Spec.Think*time.Duration(i)/time.Duration(users),
+			shared: shared, next: &next, first: c.From + firstDue(c.Spec, i),
 		}
 		if shared == nil {
 			u.own = clients[i]

@@ -25,6 +25,8 @@ type collector struct {
 	// passed is an offset (ns) before which nothing will fall due any more.
 	passed atomic.Int64
 
+	ledgers []*ledger // of the fast engine's event loops
+
 	windows map[int64]*window
 	samples sampler
 	counts  []count // memory for take
@@ -88,6 +90,9 @@ func (c *collector) collect(last bool) {
 			c.fates[i].detail = ""
 		}
 	}
+	for _, l := range c.ledgers {
+		passed = min(passed, l.collect(c))
+	}
 	now := time.Since(c.config.Start)
 	for _, i := range slices.Sorted(maps.Keys(c.windows)) {
 		w := c.windows[i]
@@ -116,7 +121,7 @@ func (c *collector) window(i int64) *window {
 func (c *collector) empty(i int64) Window {
 	return Window{
 		Load: c.config.Spec.Name, Due: time.Duration(i) * windowLength, Outcomes: map[string]int{},
-		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(),
+		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(), Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
 	}
 }
 
@@ -136,6 +141,12 @@ func (c *collector) finish(f *finished) {
 	if f.lag >= 0 {
 		w.Lag.Record(f.lag)
 	}
+	if f.connect >= 0 {
+		w.Connects++
+		w.Connect.Record(f.connect)
+	}
+	w.BytesSent += int64(f.sent)
+	w.BytesReceived += int64(f.read)
 	ok := f.outcome >= 100 && c.config.Spec.isOK(int(f.outcome))
 	switch {
 	case f.outcome == canceled:
@@ -143,6 +154,8 @@ func (c *collector) finish(f *finished) {
 	case ok:
 		w.OK++
 		w.OKLatency.Record(f.latency)
+		w.Service.Record(f.service)
+		w.FirstByte.Record(f.firstByte)
 	default:
 		w.Failed++
 		w.FailedLatency.Record(f.latency)
@@ -150,7 +163,9 @@ func (c *collector) finish(f *finished) {
 			w.Dropped++
 		}
 	}
-	c.samples.see(f, ok)
+	if c.config.OnSample != nil {
+		c.samples.see(f, ok)
+	}
 	if c.config.OnResult != nil {
 		c.config.OnResult(c.result(f))
 	}
@@ -165,9 +180,6 @@ func (c *collector) tell(w *window, now time.Duration) {
 }
 
 func (c *collector) tellSample(f *finished) {
-	if c.config.OnSample == nil {
-		return
-	}
 	method, path := c.stream.describe(f.seq)
 	c.config.OnSample(Sample{
 		Load: c.config.Spec.Name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.outcome.String(),
@@ -199,6 +211,9 @@ const samplesPerSecond = 5 // slow, and as many failed
 
 func (s *sampler) see(f *finished, ok bool) {
 	if ok {
+		if len(s.slow) == samplesPerSecond && f.latency <= s.slow[samplesPerSecond-1].latency {
+			return
+		}
 		at, _ := slices.BinarySearchFunc(s.slow, f.latency, func(k finished, l time.Duration) int { return int(l - k.latency) })
 		if at < samplesPerSecond {
 			s.slow = slices.Insert(s.slow, at, *f)

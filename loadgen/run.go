@@ -35,6 +35,9 @@ type Config struct {
 	OnSample func(Sample)
 	OnResult func(Result) // every finished request but the canceled; its path is rendered again for it
 
+	// Engine is how requests get onto the wire; Chosen says what becomes of Auto.
+	Engine Engine
+
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
 	// the run.
@@ -64,13 +67,25 @@ func Run(ctx context.Context, c Config) error {
 	if len(problems) > 0 {
 		return errors.Join(problems...)
 	}
+	engine, _, err := c.Chosen()
+	if err != nil {
+		return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+	}
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
 	col := newCollector(c, s)
 	send := func() { closed(ctx, c, s, col) }
-	if c.Spec.Model() == "open" {
+	switch {
+	case engine == Fast:
+		loops, err := newShards(c, s, col)
+		if err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+		defer closeShards(loops)
+		send = func() { runShards(ctx, loops) }
+	case c.Spec.Model() == "open":
 		wait, err := waiterFor(c)
 		if err != nil {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
@@ -100,7 +115,8 @@ func waiterFor(c Config) (waiter, error) {
 // same Due. Windows add up, in any order. One is told when all its requests are
 // resolved, before that at least every second while something changes.
 //
-// Sent counts attempts, also those that got no connection. OK + Failed +
+// Sent counts attempts, also those that got no connection: sent is the moment
+// that a request was given a connection, or the making of one began for it. OK + Failed +
 // Outcomes["canceled"] are those whose fate is known. The histograms are never
 // nil and belong to the receiver.
 type Window struct {
@@ -115,14 +131,16 @@ type Window struct {
 	Dropped  int // of Failed
 	Late     int
 
+	Connects      int   // connections made
+	BytesSent     int64 // of requests
+	BytesReceived int64 // of answers, heads included
+
 	OKLatency     *hdr.Histogram // done − due
 	FailedLatency *hdr.Histogram // the same, of the failed; of the dropped, how long they queued
 	Lag           *hdr.Histogram // sent − due of those that were not queued: the generator's own error
-	Service       *hdr.Histogram // done − sent of those that were sent
-
-	Connects      int // connections made
-	BytesSent     int64
-	BytesReceived int64
+	Service       *hdr.Histogram // done − sent of the OK: what a generator that forgets the waiting would call latency
+	FirstByte     *hdr.Histogram // first byte of the answer − sent, of the OK
+	Connect       *hdr.Histogram // how long each connection took to make
 
 	Outcomes map[string]int // by status code ("200") or error class
 }

@@ -105,18 +105,21 @@ func contentType(body string) string {
 }
 
 // kind of request number seq.
-func (s *stream) kind(seq uint64) *kind {
+func (s *stream) kind(seq uint64) *kind { return &s.kinds[s.pick(seq)] }
+
+// pick is the kind of request number seq, as an index into kinds.
+func (s *stream) pick(seq uint64) int {
 	if len(s.kinds) == 1 {
-		return &s.kinds[0]
+		return 0
 	}
 	if len(s.order) > 0 {
-		return &s.kinds[s.order[seq%uint64(len(s.order))]]
+		return int(s.order[seq%uint64(len(s.order))])
 	}
 	d := drawOf(s.seed, seq, forKind)
 	at := d.below(s.weight)
 	for i := range s.kinds {
 		if at < s.kinds[i].weight {
-			return &s.kinds[i]
+			return i
 		}
 		at -= s.kinds[i].weight
 	}

@@ -41,6 +41,7 @@ type loadFlags struct {
 	seed        uint64
 	arrivals    string
 	warmup      time.Duration
+	engine      string
 
 	objectives   []string
 	confidence   string
@@ -108,6 +109,7 @@ seen, and exits 4.`,
 	fl.BoolVarP(&f.insecure, "insecure", "k", false, "https: accept any certificate")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
+	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
 	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
@@ -137,6 +139,7 @@ seen, and exits 4.`,
 type loadPlan struct {
 	spec       loadgen.Spec
 	target     loadTarget
+	engine     loadgen.Engine
 	seed       uint64
 	warmup     time.Duration
 	duration   time.Duration // judged; after the warm-up
@@ -255,6 +258,12 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	})
 	if len(problems) > 0 {
 		return nil, usage(errors.Join(problems...), "")
+	}
+	if err := p.engine.UnmarshalText([]byte(f.engine)); err != nil {
+		return nil, usage(fmt.Errorf("--engine: %w", err), "")
+	}
+	if _, _, err := p.config().Chosen(); err != nil {
+		return nil, usage(err, "")
 	}
 	p.target.insecure = f.insecure
 	if f.insecure && p.target.scheme != "https" {
@@ -469,24 +478,29 @@ func (p *loadPlan) headline(search *capacity) string {
 	return fmt.Sprintf("load on %s (%s): %s%s; seed %d", p.target.url(), p.target.address, what, long, p.seed)
 }
 
+// config is the load for loadgen.
+func (p *loadPlan) config() loadgen.Config {
+	c := loadgen.Config{
+		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine,
+		Resolve: func() string { return p.target.address },
+	}
+	if p.target.scheme == "https" {
+		c.Dial, c.RealTime = p.target.dialTLS(), true
+	}
+	return c
+}
+
 // run sends the load and returns what was seen; ctx ends it early, which is no
 // error.
 func (p *loadPlan) run(ctx context.Context, onWindow func(loadgen.Window), onResult func(loadgen.Result)) (*loadOutcome, error) {
 	o := newLoadOutcome(p)
-	config := loadgen.Config{
-		Spec: p.spec, Seed: p.seed, Start: time.Now(), Until: p.warmup + p.duration, Requests: p.requests,
-		Resolve: func() string { return p.target.address },
-		OnWindow: func(w loadgen.Window) {
-			o.add(w)
-			if onWindow != nil {
-				onWindow(w)
-			}
-		},
-		OnSample: o.sample,
-		OnResult: onResult,
-	}
-	if p.target.scheme == "https" {
-		config.Dial, config.RealTime = p.target.dialTLS(), true
+	config := p.config()
+	config.Start, config.OnSample, config.OnResult = time.Now(), o.sample, onResult
+	config.OnWindow = func(w loadgen.Window) {
+		o.add(w)
+		if onWindow != nil {
+			onWindow(w)
+		}
 	}
 	own := watchGenerator()
 	err := loadgen.Run(ctx, config)

@@ -34,12 +34,13 @@ type loadOutcome struct {
 type loadCounts struct {
 	due, sent, ok, failed, queued, dropped, late, connects int
 	bytesSent, bytesReceived                               int64
-	latency, service, lag                                  *hdr.Histogram // latency of ok and failed
+	latency                                                *hdr.Histogram // of ok and failed
+	service, firstByte, connect, lag                       *hdr.Histogram
 	outcomes                                               map[string]int
 }
 
 func newLoadCounts() *loadCounts {
-	return &loadCounts{latency: hdr.New(), service: hdr.New(), lag: hdr.New(), outcomes: map[string]int{}}
+	return &loadCounts{latency: hdr.New(), service: hdr.New(), firstByte: hdr.New(), connect: hdr.New(), lag: hdr.New(), outcomes: map[string]int{}}
 }
 
 func (c *loadCounts) add(w loadgen.Window) {
@@ -56,6 +57,8 @@ func (c *loadCounts) add(w loadgen.Window) {
 	c.latency.Merge(w.OKLatency)
 	c.latency.Merge(w.FailedLatency)
 	c.service.Merge(w.Service)
+	c.firstByte.Merge(w.FirstByte)
+	c.connect.Merge(w.Connect)
 	c.lag.Merge(w.Lag)
 	for name, n := range w.Outcomes {
 		c.outcomes[name] += n
@@ -126,6 +129,7 @@ type loadResult struct {
 	URL       string  `json:"url"`
 	Address   string  `json:"address"`
 	Seed      uint64  `json:"seed"`
+	Engine    string  `json:"engine"`     // fast, general
 	Status    string  `json:"status"`     // completed, interrupted
 	DurationS float64 `json:"duration_s"` // in which requests fell due
 	TookS     float64 `json:"took_s"`     // until the last answer, warm-up included
@@ -133,8 +137,10 @@ type loadResult struct {
 	SentPerS  float64 `json:"sent_per_s"`
 	OKPerS    float64 `json:"ok_per_s"`
 
-	Service *loadQuantiles `json:"service,omitempty"` // from the send
-	Lag     *loadQuantiles `json:"lag,omitempty"`     // of the generator: sent − due where nothing was queued
+	Service   *loadQuantiles `json:"service,omitempty"`    // done − sent of the ok
+	FirstByte *loadQuantiles `json:"first_byte,omitempty"` // since sent, of the ok
+	Connect   *loadQuantiles `json:"connect,omitempty"`    // how long connections took to make
+	Lag       *loadQuantiles `json:"lag,omitempty"`        // of the generator: sent − due where nothing was queued
 
 	Connects      int               `json:"connects,omitempty"`
 	BytesSent     int64             `json:"bytes_sent"`
@@ -187,10 +193,12 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
 		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
 		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
-		Service: quantilesOf(c.service), Lag: quantilesOf(c.lag),
+		Service: quantilesOf(c.service), FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Lag: quantilesOf(c.lag),
 		Connects: c.connects, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
 		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
 	}
+	engine, _, _ := p.config().Chosen() // its error was told before the start
+	r.Engine = engine.String()
 	if arrivals, open := p.spec.Arrivals(p.seed); open {
 		r.AskedPerS = (arrivals.Expected(p.warmup+o.length(p)) - arrivals.Expected(p.warmup)) / length
 	}
