@@ -28,6 +28,15 @@
 //	canceled  the run was cut off; in no share, neither ok nor failed
 //	other     anything else (the detail of a Sample says what)
 //
+// Beside the latency stand the service time, done − sent, which is what a
+// generator that forgets the waiting would report, and the generator's lag,
+// sent − due; sent is when the request was given a connection, or the making of
+// one began for it.
+//
+// Two engines carry requests (Engine): event loops on raw sockets where they can
+// be (shard), else a goroutine per connection (pool, user). What is written here
+// holds for both.
+//
 // Requests of a stream are numbered from 0. Number k has the same content for
 // the same seed and stream name, whatever the timing.
 package loadgen

@@ -131,10 +131,15 @@ func (s *stream) timeout(seq uint64) time.Duration { return s.timeouts[s.kind(se
 // appendRequest renders request number seq for host as it goes over the wire.
 // body is memory to use.
 func (s *stream) appendRequest(dst, body []byte, seq uint64, host string) (request, usedBody []byte, err error) {
+	return s.appendDrawn(new(draw), dst, body, seq, host)
+}
+
+// appendDrawn is appendRequest for who has memory for the draw as well.
+func (s *stream) appendDrawn(d *draw, dst, body []byte, seq uint64, host string) (request, usedBody []byte, err error) {
 	k := s.kind(seq)
-	d := drawOf(s.seed, seq, forContent)
+	*d = drawOf(s.seed, seq, forContent)
 	dst = append(append(dst, k.method...), ' ')
-	if dst, err = k.path.append(dst, &d); err != nil {
+	if dst, err = k.path.append(dst, d); err != nil {
 		return dst, body, fmt.Errorf("rendering the path: %w", err)
 	}
 	dst = append(dst, " HTTP/1.1\r\n"...)
@@ -144,7 +149,7 @@ func (s *stream) appendRequest(dst, body []byte, seq uint64, host string) (reque
 	dst = append(dst, "User-Agent: chaosctl\r\n"...)
 	for _, h := range k.headers {
 		dst = append(append(dst, h.name...), ": "...)
-		if dst, err = h.value.append(dst, &d); err != nil {
+		if dst, err = h.value.append(dst, d); err != nil {
 			return dst, body, fmt.Errorf("rendering header %q: %w", h.name, err)
 		}
 		dst = append(dst, "\r\n"...)
@@ -154,7 +159,7 @@ func (s *stream) appendRequest(dst, body []byte, seq uint64, host string) (reque
 		t := drawOf(s.seed, seq, forTrace)
 		dst = append(t.trace(dst), "-01\r\n"...)
 	}
-	if body, err = k.body.append(body[:0], &d); err != nil {
+	if body, err = k.body.append(body[:0], d); err != nil {
 		return dst, body, fmt.Errorf("rendering the body: %w", err)
 	}
 	if len(body) > 0 || k.payload {
