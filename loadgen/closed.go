@@ -81,6 +81,9 @@ func (u *user) run() {
 			return
 		}
 		j := job{seq: u.next.Add(1) - 1, due: due}
+		if limit := u.config.Requests; limit > 0 && j.seq >= limit {
+			return
+		}
 		o := u.ask(j)
 		now := time.Since(u.config.Start)
 		due = now + u.config.Spec.Think

@@ -78,6 +78,7 @@ func (a *arrivals) passed(time.Duration) time.Duration { return a.due }
 type users struct {
 	think, until time.Duration
 	seq          *atomic.Uint64 // of the next request, shared by the stream's shards
+	limit        uint64         // how many requests there are for all shards; 0: no limit
 
 	ready    []thinker // due at once, first come first served from head on
 	head     int
@@ -91,7 +92,7 @@ type thinker struct {
 }
 
 func newUsers(c Config, seq *atomic.Uint64, shard, of int) *users {
-	u := &users{think: c.Spec.Think, until: c.Until, seq: seq}
+	u := &users{think: c.Spec.Think, until: c.Until, seq: seq, limit: c.Requests}
 	n := c.Spec.users()
 	for i := shard; i < n; i += of {
 		u.add(thinker{c.From + firstDue(c.Spec, i), int32(i / of)})
@@ -177,7 +178,12 @@ func (u *users) take(now time.Duration) (job, bool) {
 	} else {
 		t = u.pop()
 	}
-	return job{seq: u.seq.Add(1) - 1, due: due, user: t.user}, true
+	seq := u.seq.Add(1) - 1
+	if u.limit > 0 && seq >= u.limit { // nobody asks again
+		u.until, u.ready, u.head, u.thinking = 0, nil, 0, nil
+		return job{}, false
+	}
+	return job{seq: seq, due: due, user: t.user}, true
 }
 
 func (u *users) done(j job, o outcome, now time.Duration) {

@@ -121,5 +121,20 @@ func (s Spec) peak() float64 {
 			peak = max(peak, float64(*st.To))
 		}
 	}
+	switch {
+	case s.Step != nil:
+		peak = max(float64(s.Step.From), float64(s.Step.To))
+	case s.Spike != nil:
+		peak = max(float64(s.Spike.Base), float64(s.Spike.Peak))
+	case s.Sine != nil:
+		peak = float64(s.Sine.Mean + s.Sine.Amplitude)
+	case s.Replay != nil:
+		t := s.Replay.trace(s.hasRequests())
+		for k := range t.Len() {
+			if due, _ := t.Due(uint64(k)); k%100 == 99 { // its mean so far, now and then
+				peak = max(peak, float64(k+1)/max(due.Seconds(), 1))
+			}
+		}
+	}
 	return peak
 }

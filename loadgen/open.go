@@ -22,8 +22,15 @@ type job struct {
 
 // schedule yields the due times of an open stream one by one, since From.
 func schedule(c Config) (next func() (due time.Duration, ok bool)) {
-	profile, _ := c.Spec.Arrivals()
-	return arrival.On(profile).Next
+	process, _ := c.Spec.Arrivals(c.Seed)
+	s := arrival.On(process)
+	if c.Requests == 0 {
+		return s.Next
+	}
+	return func() (time.Duration, bool) {
+		due, ok := s.Next()
+		return due, ok && s.Seq() < c.Requests
+	}
 }
 
 // open sends the requests of an open stream. One goroutine waits for due times

@@ -22,6 +22,9 @@ type Config struct {
 	// From and Until are the offsets between which requests are due: [From, Until).
 	From, Until time.Duration
 
+	// Requests ends the stream after so many, if it is above 0, as if Until had come.
+	Requests uint64
+
 	// Resolve is the host:port of the target, empty while it has none. It is asked
 	// for every new connection, from many goroutines: a restarted service may have
 	// moved. Connections to where it was end when it ends them.
@@ -41,6 +44,10 @@ type Config struct {
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
 	// the run.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// RealTime waits with the kernel's timers all the same, for a Dial that leads
+	// to real sockets (TLS).
+	RealTime bool
 }
 
 // Run sends what is due between From and Until, and returns when the fate of
@@ -99,7 +106,7 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func waiterFor(c Config) (waiter, error) {
-	if c.Dial != nil {
+	if c.Dial != nil && !c.RealTime {
 		return newTimerWaiter(), nil
 	}
 	return newWaiter()

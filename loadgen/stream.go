@@ -20,6 +20,7 @@ type stream struct {
 	kinds    []kind
 	weight   uint64          // of all kinds together
 	timeouts []time.Duration // the different ones
+	order    []uint32        // which kind comes when, and again; nil where weights decide
 }
 
 // kind is one compiled Request.
@@ -43,7 +44,8 @@ type header struct {
 // compile checks as it goes; mistakes are reported as Spec.Check does, and the
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name)}
+	s, order := s.expanded()
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order}
 	single := s.Request != nil
 	for i, r := range s.filled() {
 		at := "request"
@@ -109,6 +111,9 @@ func (s *stream) kind(seq uint64) *kind { return &s.kinds[s.pick(seq)] }
 func (s *stream) pick(seq uint64) int {
 	if len(s.kinds) == 1 {
 		return 0
+	}
+	if len(s.order) > 0 {
+		return int(s.order[seq%uint64(len(s.order))])
 	}
 	d := drawOf(s.seed, seq, forKind)
 	at := d.below(s.weight)
