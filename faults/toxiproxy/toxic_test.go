@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"reflect"
 	"testing"
 	"time"
 
 	official "github.com/Shopify/toxiproxy/v2/client"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/chaosctl/chaosctl/faults/proxy"
 )
@@ -51,8 +51,8 @@ func TestRules(t *testing.T) {
 		}
 		r := down
 		want(&r)
-		if diff := cmp.Diff([]proxy.Rule{r}, rules([]toxic{x})); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", body, diff)
+		if got := rules([]toxic{x}); !reflect.DeepEqual(got, []proxy.Rule{r}) {
+			t.Errorf("%s: got %+v, want %+v", body, got, r)
 		}
 		if err := r.Validate(); err != nil {
 			t.Errorf("%s: %v", body, err)
