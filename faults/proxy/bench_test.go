@@ -142,3 +142,23 @@ func BenchmarkAccuracy(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBulkBehindLatency is how fast bytes come in bulk when each is held for
+// so long: heldMost divided by the delay is the most. Use -benchtime 3s or more,
+// for the first delay counts.
+func BenchmarkBulkBehindLatency(b *testing.B) {
+	for _, delay := range []time.Duration{200 * time.Millisecond, time.Second} {
+		b.Run(delay.String(), func(b *testing.B) {
+			p := startProxy(b, TCP, startTCP(b, pour))
+			add(b, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: delay}})
+			c := dial(b, p.Addr())
+			c.SetDeadline(time.Time{})
+			b.SetBytes(1 << 20)
+			for b.Loop() {
+				if _, err := io.CopyN(io.Discard, c.TCPConn, 1<<20); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
