@@ -28,7 +28,7 @@ type loadOutcome struct {
 	warmup  time.Duration
 	judged  bool // the windows are kept, for the verdict
 
-	seconds map[int64]*loadCounts // by due time; includes the warm-up
+	seconds map[int64]*loadCounts // by due time, warm-up included; nil where nobody wants them
 }
 
 // loadCounts is a sum of windows.
@@ -67,19 +67,24 @@ func (c *loadCounts) add(w loadgen.Window) {
 }
 
 func newLoadOutcome(p *loadPlan) *loadOutcome {
-	return &loadOutcome{
-		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup,
-		judged: len(p.objectives) > 0, seconds: map[int64]*loadCounts{},
+	o := &loadOutcome{
+		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup, judged: len(p.objectives) > 0,
 	}
+	if p.perSecond {
+		o.seconds = map[int64]*loadCounts{}
+	}
+	return o
 }
 
 func (o *loadOutcome) add(w loadgen.Window) {
 	o.last = max(o.last, w.Due+windowLength)
-	second := int64(w.Due / time.Second)
-	if o.seconds[second] == nil {
-		o.seconds[second] = newLoadCounts()
+	if o.seconds != nil {
+		second := int64(w.Due / time.Second)
+		if o.seconds[second] == nil {
+			o.seconds[second] = newLoadCounts()
+		}
+		o.seconds[second].add(w)
 	}
-	o.seconds[second].add(w)
 	if w.Due >= o.warmup {
 		o.total.add(w)
 	}
