@@ -314,7 +314,7 @@ func (p *loadPlan) naturalLength() time.Duration {
 // applyFlags puts what the flags say over what the file says.
 func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	s := &p.spec
-	fromFile := s.Model() == "closed" || s.Paced()
+	fromFile := s.Paced()
 	if changed("rate") || changed("users") || !fromFile {
 		if fromFile {
 			return errors.New("the file says how much load there is: leave out --rate and --users, or its rate")

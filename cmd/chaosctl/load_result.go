@@ -199,6 +199,9 @@ func quantilesOf(h *hdr.Histogram) *loadQuantiles {
 	return &loadQuantiles{q(0.5), q(0.9), q(0.95), q(0.99), q(0.999), q(1)}
 }
 
+// fewConnects is too few requests to say anything of keep-alive.
+const fewConnects = 100
+
 // Late requests beyond both make the generator saturated, as in a run's verdict.
 const (
 	saturatedShare = 0.01
@@ -238,6 +241,9 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		r.Warnings = append(r.Warnings, j.Warnings...)
 	} else if c.saturated() {
 		r.Warnings = append(r.Warnings, saturatedText(c))
+	}
+	if c.sent >= fewConnects && c.connects > c.sent/2 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("connections are hardly ever used twice (%s for %s requests): the server closes them, and most of what was measured is their making", chart.Count(c.connects), chart.Count(c.sent)))
 	}
 	switch {
 	case c.due == 0:

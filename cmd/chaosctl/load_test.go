@@ -245,11 +245,38 @@ func TestLoadResult(t *testing.T) {
 	if r := p.result(outcome(1)); r.Verdict != "inconclusive" || r.exitCode() != exitInconclusive {
 		t.Errorf("10 %% late: verdict %s %v", r.Verdict, r.Reasons)
 	}
+	var text strings.Builder
+	o := outcome(0)
+	for range 100 { // a generator with a lag of its own shows it
+		o.total.service.Record(10 * time.Millisecond)
+		o.total.lag.Record(3 * time.Millisecond)
+	}
+	if err := (loadText{w: &text, width: 80}).result(p, o, p.result(o)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"requests   200 due, 200 sent, 180 ok, 20 failed\n", "rate       100/s sent of 100/s asked, 90/s ok, for 2.00 s\n",
+		"latency    service        lag\n", "p95            20.0 ms    10.0 ms    3.00 ms\n", "answers    200               180\n           503                20\n",
+		"pass         ok >= 50%: 90% good, bounds ", "\nPASS  The one claim holds",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the text lacks %q:\n%s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), "\x1b") || strings.Contains(text.String(), "queued") {
+		t.Errorf("colours without a terminal, or counts that are 0:\n%s", text.String())
+	}
+
 	p.objectives = nil
 	if r := p.result(outcome(1)); r.exitCode() != exitPass || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "generator saturated") {
 		t.Errorf("10 %% late, no objective: exit %d, warnings %v", r.exitCode(), r.Warnings)
 	}
-	o := outcome(0)
+	o = outcome(0)
+	o.total.connects = 150
+	if r := p.result(o); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "hardly ever used twice") {
+		t.Errorf("no keep-alive: %v", r.Warnings)
+	}
+	o = outcome(0)
 	o.status = "interrupted"
 	if r := p.result(o); r.exitCode() != exitAborted {
 		t.Errorf("interrupted: exit %d", r.exitCode())
