@@ -7,15 +7,14 @@ import (
 
 // Describe is the stream in a few words: "POST /checkout at 200/s".
 func (s Spec) Describe() string {
-	requests := s.Requests
-	if s.Request != nil {
-		requests = []Request{*s.Request}
-	}
 	var kinds []string
-	for _, r := range requests {
+	for _, r := range s.own() {
 		kinds = append(kinds, r.Method+" "+r.Path)
 	}
 	what := strings.Join(kinds, ", ")
+	if len(s.Steps) > 0 {
+		what = "sessions of " + strings.Join(kinds, ", then ")
+	}
 	switch {
 	case s.Users != nil:
 		return fmt.Sprintf("%s by %d users, %s between an answer and the next request", what, *s.Users, s.Think)

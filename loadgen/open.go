@@ -17,6 +17,8 @@ type job struct {
 	seq    uint64
 	due    time.Duration
 	queued bool
+	step   int    // of a session, from 0
+	owner  uint64 // whose row of unique data it has
 }
 
 // open sends the requests of an open stream. One goroutine waits for due times
@@ -75,9 +77,9 @@ func (p *pool) schedule(rec *recorder, wait waiter) {
 			wait.until(p.config.Start.Add(next))
 		}
 		// Noted before it is offered, so that it is not seen to finish before.
-		rec.note(due, count{due: 1})
-		if p.offer(job{seq: seq, due: due}) {
-			rec.note(due, count{queued: 1})
+		rec.note(due, 0, count{due: 1})
+		if p.offer(job{seq: seq, due: due, owner: seq}) {
+			rec.note(due, 0, count{queued: 1})
 		}
 	}
 }
@@ -230,11 +232,11 @@ func (w *worker) handle(j job) {
 		w.recorder.finish(drop(j, now))
 		return
 	}
-	send(p.config, w.client, w.recorder, j, now, deadline)
+	follow(p.ctx, p.config, p.stream, w.client, w.recorder, j, now, deadline)
 }
 
 // send carries out one request and notes what comes of it.
-func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) outcome {
+func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) result {
 	n, lag := count{sent: 1}, time.Duration(-1)
 	if !j.queued {
 		lag = now - j.due
@@ -242,11 +244,12 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 			n.late = 1
 		}
 	}
-	rec.note(j.due, n)
-	r := cl.do(j.seq, c.Start.Add(deadline))
+	rec.note(j.due, j.step, n)
+	r := cl.do(j, c.Start.Add(deadline))
 	rec.finish(finished{
 		seq: j.seq, due: j.due, latency: r.done.Sub(c.Start) - j.due, lag: lag,
 		outcome: r.outcome, sent: r.sent, received: r.received, detail: r.detail,
+		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	})
-	return r.outcome
+	return r
 }

@@ -96,8 +96,13 @@ func waiterFor(c Config) (waiter, error) {
 // Sent counts attempts, also those that got no connection. OK + Failed +
 // Outcomes["canceled"] are those whose fate is known. The histograms are never
 // nil and belong to the receiver.
+//
+// A stream of sessions has windows per step, each with its requests, and windows
+// without a step that tell of the sessions that were due and hold no requests: all
+// of them added up are the requests of the stream.
 type Window struct {
 	Load string
+	Step string        // of a session
 	Due  time.Duration // since the run's start
 
 	DueCount int // became due
@@ -113,11 +118,22 @@ type Window struct {
 	Lag           *hdr.Histogram // sent − due of those that were not queued: the generator's own error
 
 	Outcomes map[string]int // by status code ("200") or error class
+
+	Sessions *Sessions // nil but in windows about sessions
+}
+
+// Sessions is what came of the sessions that were due in a window.
+type Sessions struct {
+	Completed int            // all steps were answered as they should be
+	Failed    int            // one was not
+	Cut       int            // the run ended first
+	Duration  *hdr.Histogram // of the completed: due of the first step to done of the last, think times included
 }
 
 // Sample is one slow or failed request: at most 5 of each per second.
 type Sample struct {
 	Load    string
+	Step    string        // of a session
 	Seq     uint64        // number in its stream, from 0
 	Due     time.Duration // since the run's start
 	Latency time.Duration // done − due
@@ -130,6 +146,7 @@ type Sample struct {
 // Result is one finished request.
 type Result struct {
 	Load     string
+	Step     string // of a session
 	Seq      uint64
 	Due      time.Time
 	Latency  time.Duration // done − due

@@ -58,7 +58,7 @@ func TestTemplateMistakes(t *testing.T) {
 		line, column int
 		message      string
 	}{
-		{`{"user":"{{usr}}"}`, 1, 12, `no function "usr" (there are: user, product, amount, uuid, int, seq, pick)`},
+		{`{"user":"{{usr}}"}`, 1, 12, `no function "usr" (there are: user, product, amount, uuid, int, seq, pick, name, email,`},
 		{"{\n  \"ü\": \"{{usr}}\"\n}", 2, 11, `no function "usr"`},
 		{`{{if user}}a{{usr}}{{end}}`, 1, 15, `no function "usr"`},
 		{`{{user}} {{user`, 1, 10, "unclosed action"},
