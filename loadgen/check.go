@@ -217,7 +217,7 @@ func (k *kind) checkRendered(r Request, slots int, at string, report func(path, 
 	}
 	for seq := range uint64(32) {
 		d := drawOf(0, seq, forContent)
-		d.captured = slices.Repeat([]string{"x"}, slots)
+		d.captured = slices.Repeat([]string{exampleValue}, slots)
 		path, err := k.path.append(nil, &d)
 		if err != nil {
 			once(at+".path", "path %q cannot be rendered: %v", r.Path, err)
@@ -236,6 +236,11 @@ func (k *kind) checkRendered(r Request, slots int, at string, report func(path, 
 		}
 		if _, err := k.body.append(nil, &d); err != nil {
 			once(at+".body", "the body cannot be rendered: %v", err)
+		}
+		if k.auth != nil {
+			if _, _, err := k.auth.append(nil, nil, &d); err != nil {
+				once(at+".auth", "%v", err)
+			}
 		}
 	}
 }

@@ -235,8 +235,13 @@ func parseJSONRows(name string, raw []byte) (*table, error) {
 		at := next()
 		var object map[string]json.RawMessage
 		if err := in.Decode(&object); err != nil {
-			if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-				return nil, fail(max(syntax.Offset-1, 0), "not JSON: %v", err)
+			if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+				// Its offset does not count what Token read: ask again, from here.
+				again, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(raw[at:], new(any)))
+				if ok && again.Error() == err.Error() {
+					at += again.Offset - 1
+				}
+				return nil, fail(at, "not JSON: %v", err)
 			}
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil, fail(int64(len(raw)), "not JSON: it ends too early")

@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -91,7 +92,7 @@ func (s *stream) good(r result) bool {
 // scope makes the stream's sources, and what templates of its first request can
 // refer to.
 func (s *stream) scope(spec Spec) *scope {
-	in := &scope{sources: map[string]*source{}, slots: map[string]int{}}
+	in := newScope()
 	for _, name := range slices.Sorted(maps.Keys(spec.Data)) {
 		d := spec.Data[name]
 		if d.table == nil {
@@ -256,7 +257,6 @@ func (t *trip) append(dst, body []byte, address string) (request, usedBody []byt
 			k.headers = slices.DeleteFunc(slices.Clone(k.headers), func(h header) bool { return strings.EqualFold(h.name, "Content-Type") })
 		}
 	}
-	k.path = &tmpl{ops: []op{{text: []byte(t.path)}}}
 	for _, h := range k.headers {
 		if strings.EqualFold(h.name, "Host") {
 			ahead := content
@@ -267,6 +267,11 @@ func (t *trip) append(dst, body []byte, address string) (request, usedBody []byt
 			t.host = string(name)
 		}
 	}
+	// A Location that was captured may be a whole URL.
+	if rest, ok := strings.CutPrefix(t.path, "http://"+t.host); ok && (rest == "" || rest[0] == '/') {
+		t.path = cmp.Or(rest, "/")
+	}
+	k.path = &tmpl{ops: []op{{text: []byte(t.path)}}}
 	return k.append(dst, body, address, t.cookies(), &content, &trace)
 }
 

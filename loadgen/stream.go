@@ -67,6 +67,7 @@ type header struct {
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	st := &stream{spec: s, seed: streamSeed(seed, s.Name), session: len(s.Steps) > 0}
 	in := st.scope(s)
+	readable := true // all templates
 	names := s.stepNames()
 	for i, r := range s.filled() {
 		at, own := s.at(i), s.own()[i]
@@ -75,6 +76,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			t, err := parseTemplateIn(text, in)
 			if err != nil {
 				report(path, "%s: %v", what, err)
+				readable = false
 				return new(tmpl)
 			}
 			st.watched = st.watched || t.clock
@@ -137,6 +139,11 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 		st.watched = st.watched || len(k.checks) > 0 || k.redirects > 0
 		st.weight += k.weight
 		st.kinds = append(st.kinds, k)
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.sources)) {
+		if readable && !in.used[name] {
+			report("data."+name, "no template uses it: write {{.%s.COLUMN}} where a value belongs, or leave it out", name)
+		}
 	}
 	return st
 }

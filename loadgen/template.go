@@ -36,6 +36,11 @@ type tmpl struct {
 type scope struct {
 	sources map[string]*source // data files; nil for one that could not be read
 	slots   map[string]int     // captured values: index into draw.captured
+	used    map[string]bool    // what templates have referred to so far
+}
+
+func newScope() *scope {
+	return &scope{sources: map[string]*source{}, slots: map[string]int{}, used: map[string]bool{}}
 }
 
 // value is a field of a template: {{.users.email}}, {{.order}}.
@@ -80,10 +85,14 @@ func (in *scope) value(ident []string) (v value, problem string) {
 
 const noData = "there is no data to refer to; variables come from {{$name := …}}, values from data files and captures"
 
+// exampleValue stands for a captured value when templates are tried: it may be a
+// whole path, or a part of one.
+const exampleValue = "/x"
+
 // example is a draw to try templates with.
 func (in *scope) example(seq uint64) draw {
 	d := drawOf(0, seq, forContent)
-	d.captured = slices.Repeat([]string{"x"}, len(in.slots))
+	d.captured = slices.Repeat([]string{exampleValue}, len(in.slots))
 	return d
 }
 
@@ -178,7 +187,7 @@ func (e *templateError) Error() string {
 
 // parseTemplate compiles text; its error is a *templateError. A template without
 // error here can still fail on some draws only where an int's ends are computed.
-func parseTemplate(text string) (*tmpl, error) { return parseTemplateIn(text, new(scope)) }
+func parseTemplate(text string) (*tmpl, error) { return parseTemplateIn(text, newScope()) }
 
 // parseTemplateIn is parseTemplate where there are values to refer to.
 func parseTemplateIn(text string, in *scope) (*tmpl, error) {
@@ -194,7 +203,10 @@ func parseTemplateIn(text string, in *scope) (*tmpl, error) {
 	if pos, message := refs.resolve(tree.Root); message != "" {
 		return nil, positioned(text, int(pos), message)
 	}
-	t.values, t.clock = len(refs.values) > 0 || refs.column, refs.clock
+	for _, name := range refs.names {
+		in.used[name] = true
+	}
+	t.values, t.clock = len(refs.names) > 0, refs.clock
 	if t.compile(tree.Root, in) {
 		return t, nil
 	}
@@ -385,8 +397,8 @@ func (l *limited) Write(p []byte) (int, error) {
 type references struct {
 	scope  *scope
 	values []value
-	column bool // it calls column
-	clock  bool // it calls now or one of its kind
+	names  []string // of data and captured values, those of column included
+	clock  bool     // it calls now or one of its kind
 }
 
 // resolve finds what a template refers to, and the first thing in it that means
@@ -419,6 +431,9 @@ func (r *references) resolve(n parse.Node) (parse.Pos, string) {
 					return pos, m
 				}
 			}
+			if pos, m := r.column(c.Args); m != "" {
+				return pos, m
+			}
 		}
 	case *parse.VariableNode:
 		if n.Ident[0] == "$" || len(n.Ident) > 1 {
@@ -436,16 +451,33 @@ func (r *references) resolve(n parse.Node) (parse.Pos, string) {
 			return pos, problem
 		}
 		r.values = append(r.values, v)
+		r.names = append(r.names, v.name)
 	case *parse.DotNode, *parse.ChainNode:
 		return n.Position(), noData
 	case *parse.IdentifierNode:
-		r.column = r.column || n.Ident == "column"
 		r.clock = r.clock || n.Ident == "now" || n.Ident == "unix" || n.Ident == "unixms"
 	case *parse.TextNode, *parse.CommentNode, *parse.StringNode, *parse.NumberNode, *parse.BoolNode:
 	default:
 		return n.Position(), "only text, function calls, values, if, else and variables are supported"
 	}
 	return 0, ""
+}
+
+// column resolves a call of column, whose arguments stand in the template.
+func (r *references) column(args []parse.Node) (parse.Pos, string) {
+	if f, ok := args[0].(*parse.IdentifierNode); !ok || f.Ident != "column" {
+		return 0, ""
+	}
+	if len(args) == 3 {
+		data, ok1 := args[1].(*parse.StringNode)
+		column, ok2 := args[2].(*parse.StringNode)
+		if ok1 && ok2 {
+			v, problem := r.scope.value([]string{data.Text, column.Text})
+			r.names = append(r.names, v.name)
+			return args[0].Position(), problem
+		}
+	}
+	return args[0].Position(), `write {{column "DATA" "COLUMN"}}`
 }
 
 var (
