@@ -339,7 +339,7 @@ func (s Spec) checkData(report func(path, format string, args ...any)) {
 	for _, name := range slices.Sorted(maps.Keys(s.Data)) {
 		d := s.Data[name]
 		if d.table != nil && d.Order == Unique && s.users() > len(d.table.rows) {
-			report("data."+name, "order is unique, and there are %d rows for %d users: add rows, or take order: sequential", len(d.table.rows), s.users())
+			report("data."+name, "order is unique, and the file has %d of the %d rows that the users need: add rows, or take order: sequential", len(d.table.rows), s.users())
 		}
 	}
 }

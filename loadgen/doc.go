@@ -18,7 +18,7 @@
 //	         the generator's own lag
 //	dropped  queued longer than its timeout: failed, never sent
 //
-// The timeout runs from due. What goes wrong has one of seven names:
+// The timeout runs from due. What goes wrong has one of these names:
 //
 //	timeout   no complete answer within the timeout
 //	refused   no connection could be made: nobody listens there
@@ -26,8 +26,16 @@
 //	protocol  the answer is not HTTP/1.1
 //	dropped   see above
 //	canceled  the run was cut off; in no share, neither ok nor failed
+//	check     the answer does not hold what a check claims
+//	capture   a value that a later step needs is not in the answer
+//	redirect  a redirect that is not followed: to another host, or one too many
+//	data      no row is left of unique data: never sent
 //	other     anything else (the detail of a Sample says what)
 //
-// Requests of a stream are numbered from 0. Number k has the same content for
+// A stream may also consist of sessions: an arrival, or a user's turn, begins one,
+// and its steps go one after another over one connection, each a request of its own
+// that may use what earlier answers held (session.go).
+//
+// Requests of a stream are numbered from 0, or else its sessions. Number k has the same content for
 // the same seed and stream name, whatever the timing.
 package loadgen

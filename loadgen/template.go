@@ -78,6 +78,7 @@ func (in *scope) value(ident []string) (v value, problem string) {
 	default:
 		names := append(slices.Collect(maps.Keys(in.sources)), slices.Collect(maps.Keys(in.slots))...)
 		slices.Sort(names)
+		names = slices.Compact(names)
 		return v, fmt.Sprintf("nothing is called %q here (there are: %s)", v.name, strings.Join(names, ", "))
 	}
 	return v, ""
