@@ -25,34 +25,34 @@ import (
 // A file is CSV with a header line (.csv), a JSON array of objects (.json), or one
 // JSON object per line (.jsonl, .ndjson). All rows have the same columns.
 type Data struct {
-	File   string `yaml:"file,required" json:"file"` // relative to the scenario file, in its folder or below
-	Order  Order  `yaml:"order" json:"order,omitempty"`
-	Rows   int    `yaml:"-" json:"rows,omitempty"`   // as read
-	SHA256 string `yaml:"-" json:"sha256,omitempty"` // of the file as read: what the plan was made with
+	File   string   `yaml:"file,required" json:"file"` // relative to the scenario file, in its folder or below
+	Order  RowOrder `yaml:"order" json:"order,omitempty"`
+	Rows   int      `yaml:"-" json:"rows,omitempty"`   // as read
+	SHA256 string   `yaml:"-" json:"sha256,omitempty"` // of the file as read: what the plan was made with
 
 	table *table // nil until ReadData, and where the file is mistaken
 }
 
-// Order is how requests take rows. In a session all steps have the same row.
+// RowOrder is how requests take rows. In a session all steps have the same row.
 //
 //	sequential   request number k has row k, and after the last the first again (default)
 //	random       drawn from the stream's seed
 //	unique       no row twice: user k has row k (closed model), or request number k
 //	             has row k, and those after the last row fail with the class data
-type Order string
+type RowOrder string
 
 // The orders that there are.
 const (
-	Sequential Order = "sequential"
-	Random     Order = "random"
-	Unique     Order = "unique"
+	Sequential RowOrder = "sequential"
+	Random     RowOrder = "random"
+	Unique     RowOrder = "unique"
 )
 
 // UnmarshalText reads one of the three.
-func (o *Order) UnmarshalText(text []byte) error {
-	switch Order(text) {
+func (o *RowOrder) UnmarshalText(text []byte) error {
+	switch RowOrder(text) {
 	case Sequential, Random, Unique:
-		*o = Order(text)
+		*o = RowOrder(text)
 		return nil
 	}
 	return fmt.Errorf("%q is not an order: write sequential, random or unique", text)
@@ -306,7 +306,7 @@ func quoted(names []string) string {
 // source is a table and how requests take its rows.
 type source struct {
 	name  string
-	order Order
+	order RowOrder
 	table *table
 	salt  uint64 // tells the sources of a stream apart
 }

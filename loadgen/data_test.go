@@ -125,7 +125,7 @@ func TestRowsInOrder(t *testing.T) {
 			text += fmt.Sprintf("r%d\n", i)
 		}
 		seed := rapid.Uint64().Draw(t, "seed")
-		order := rapid.SampledFrom([]Order{"", Sequential, Random, Unique}).Draw(t, "order")
+		order := rapid.SampledFrom([]RowOrder{"", Sequential, Random, Unique}).Draw(t, "order")
 		spec := withData(t, Spec{
 			Name: "s", Request: &Request{Method: "GET", Path: "/{{.d.id}}"}, Data: map[string]Data{"d": {File: "d.csv", Order: order}},
 		}, map[string]string{"d.csv": text})

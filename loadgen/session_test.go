@@ -135,7 +135,7 @@ func TestEveryCapturedValueArrives(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	spec := Spec{Steps: []Step{
+	spec := Spec{Steps: []SessionStep{
 		{Method: "POST", Path: "/login", Body: `{"id":"{{uuid}}"}`, Capture: map[string]Capture{
 			"order": ofJSON(t, "$.deep[?@.order].order"), "number": ofRegexp(t, `"number":(\d+)`), "token": {Header: "x-token"}, "sid": {Cookie: "sid"},
 		}},
@@ -220,70 +220,72 @@ func TestSessionsOnTheWire(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
-	step := func(path string, how ...func(*Step)) Step {
-		s := Step{Method: "GET", Path: path}
+	step := func(path string, how ...func(*SessionStep)) SessionStep {
+		s := SessionStep{Method: "GET", Path: path}
 		for _, h := range how {
 			h(&s)
 		}
 		return s
 	}
-	check := func(texts ...string) func(*Step) { return func(s *Step) { s.Check = checks(t, texts...) } }
-	take := func(name string, c Capture) func(*Step) {
-		return func(s *Step) { s.Capture = map[string]Capture{name: c} }
+	check := func(texts ...string) func(*SessionStep) {
+		return func(s *SessionStep) { s.Check = checks(t, texts...) }
 	}
-	follow := func(n int) func(*Step) { return func(s *Step) { s.Redirects = &n } }
-	post := func(body string) func(*Step) { return func(s *Step) { s.Method, s.Body = "POST", body } }
+	take := func(name string, c Capture) func(*SessionStep) {
+		return func(s *SessionStep) { s.Capture = map[string]Capture{name: c} }
+	}
+	follow := func(n int) func(*SessionStep) { return func(s *SessionStep) { s.Redirects = &n } }
+	post := func(body string) func(*SessionStep) { return func(s *SessionStep) { s.Method, s.Body = "POST", body } }
 	for _, c := range []struct {
 		name   string
-		steps  []Step
+		steps  []SessionStep
 		want   string // outcomes
 		detail string // of the last
 	}{
-		{"all checks hold", []Step{step("/ok", check(`status == 200`, `body contains "done"`, `body lacks "x"`, `body matches '"n":\d'`, `json $.status == "done"`, `json $.n >= 5`, `json $.n == 5.0`, `json $.yes == true`,
+		{"all checks hold", []SessionStep{step("/ok", check(`status == 200`, `body contains "done"`, `body lacks "x"`, `body matches '"n":\d'`, `json $.status == "done"`, `json $.n >= 5`, `json $.n == 5.0`, `json $.yes == true`,
 			`json $.none == null`, `json $.list exists`, `json $.list[1] != 1`, `json $.status contains "on"`, `header content-type exists`, `header Content-Type contains "text"`, `latency < 5s`))}, "200", ""},
-		{"wrong text", []Step{step("/ok", check(`json $.status == "open"`)), step("/ok")}, "check", `check json $.status == "open": it is "\"done\""`},
-		{"a number is no text", []Step{step("/ok", check(`json $.n == "5"`))}, "check", "it is \"5\""},
-		{"text is not true", []Step{step("/ok", check(`json $.status == true`))}, "check", "done"},
-		{"nothing there", []Step{step("/ok", check(`json $.other exists`))}, "check", "there is nothing in the body"},
-		{"too slow", []Step{step("/ok", check(`latency < 1ns`))}, "check", "check latency < 1ns: it is "},
-		{"good status, not the one", []Step{step("/ok", check(`status == 201`))}, "check", "check status == 201: it is 200"},
-		{"a bad status is told as it is", []Step{step("/broken", check(`status == 201`))}, "500", "check status == 201: it is 500"},
-		{"a bad status comes before other checks", []Step{step("/broken", check(`body contains "x"`))}, "500", ""},
-		{"a status that is asked for is good", []Step{step("/gone", check(`status == 404`)), step("/ok")}, "404 200", ""},
-		{"no JSON", []Step{step("/gone", check(`status == 404`, `json $.a exists`))}, "check", `the body "no" is not JSON`},
-		{"values in checks", []Step{step("/ok", take("n", ofJSON(t, "$.n"))), step("/ok", check(`json $.n == {{.n}}`, `body contains "\"n\":{{.n}}"`))}, "200 200", ""},
-		{"values in failing checks", []Step{step("/ok", take("n", ofJSON(t, "$.n"))), step("/ok", check(`body contains "n{{.n}}"`))}, "200 check", `("n5"): it is "{`},
+		{"wrong text", []SessionStep{step("/ok", check(`json $.status == "open"`)), step("/ok")}, "check", `check json $.status == "open": it is "\"done\""`},
+		{"a number is no text", []SessionStep{step("/ok", check(`json $.n == "5"`))}, "check", "it is \"5\""},
+		{"text is not true", []SessionStep{step("/ok", check(`json $.status == true`))}, "check", "done"},
+		{"nothing there", []SessionStep{step("/ok", check(`json $.other exists`))}, "check", "there is nothing in the body"},
+		{"too slow", []SessionStep{step("/ok", check(`latency < 1ns`))}, "check", "check latency < 1ns: it is "},
+		{"good status, not the one", []SessionStep{step("/ok", check(`status == 201`))}, "check", "check status == 201: it is 200"},
+		{"a bad status is told as it is", []SessionStep{step("/broken", check(`status == 201`))}, "500", "check status == 201: it is 500"},
+		{"a bad status comes before other checks", []SessionStep{step("/broken", check(`body contains "x"`))}, "500", ""},
+		{"a status that is asked for is good", []SessionStep{step("/gone", check(`status == 404`)), step("/ok")}, "404 200", ""},
+		{"no JSON", []SessionStep{step("/gone", check(`status == 404`, `json $.a exists`))}, "check", `the body "no" is not JSON`},
+		{"values in checks", []SessionStep{step("/ok", take("n", ofJSON(t, "$.n"))), step("/ok", check(`json $.n == {{.n}}`, `body contains "\"n\":{{.n}}"`))}, "200 200", ""},
+		{"values in failing checks", []SessionStep{step("/ok", take("n", ofJSON(t, "$.n"))), step("/ok", check(`body contains "n{{.n}}"`))}, "200 check", `("n5"): it is "{`},
 
-		{"no redirect unless asked", []Step{step("/moved", check("status == 302"), take("to", Capture{Header: "Location"})), step("{{.to}}")}, "302 200", ""},
-		{"redirect", []Step{step("/moved", follow(1), check("status == 200", `json $.status == "done"`))}, "200", ""},
-		{"relative redirects", []Step{step("/twice", follow(2))}, "200", ""},
-		{"one too many", []Step{step("/twice", follow(1))}, "redirect", "one more after 1"},
-		{"round and round", []Step{step("/round", follow(20))}, "redirect", "one more after 20"},
-		{"to another host", []Step{step("/away", follow(1))}, "redirect", `to "http://other.example/ok"`},
-		{"without Location", []Step{step("/nowhere", follow(1))}, "redirect", "without Location"},
-		{"the same again", []Step{step("/again?x={{int 1 9}}", follow(1), post("id {{uuid}}"), check(`body contains "POST /echo \"id "`))}, "200", ""},
-		{"see other", []Step{step("/see-other", follow(1), post("id {{uuid}}"), check(`body contains "GET /echo \"\""`))}, "200", ""},
+		{"no redirect unless asked", []SessionStep{step("/moved", check("status == 302"), take("to", Capture{Header: "Location"})), step("{{.to}}")}, "302 200", ""},
+		{"redirect", []SessionStep{step("/moved", follow(1), check("status == 200", `json $.status == "done"`))}, "200", ""},
+		{"relative redirects", []SessionStep{step("/twice", follow(2))}, "200", ""},
+		{"one too many", []SessionStep{step("/twice", follow(1))}, "redirect", "one more after 1"},
+		{"round and round", []SessionStep{step("/round", follow(20))}, "redirect", "one more after 20"},
+		{"to another host", []SessionStep{step("/away", follow(1))}, "redirect", `to "http://other.example/ok"`},
+		{"without Location", []SessionStep{step("/nowhere", follow(1))}, "redirect", "without Location"},
+		{"the same again", []SessionStep{step("/again?x={{int 1 9}}", follow(1), post("id {{uuid}}"), check(`body contains "POST /echo \"id "`))}, "200", ""},
+		{"see other", []SessionStep{step("/see-other", follow(1), post("id {{uuid}}"), check(`body contains "GET /echo \"\""`))}, "200", ""},
 
-		{"cookies", []Step{step("/login", take("n", Capture{Cookie: "narrow"})), step("/echo", check(`body contains "cookie=\"sid=s1\""`), take("sid", Capture{Cookie: "sid"})), step("/echo?{{.sid}}{{.n}}", check(`body contains "/echo?s1n"`)),
+		{"cookies", []SessionStep{step("/login", take("n", Capture{Cookie: "narrow"})), step("/echo", check(`body contains "cookie=\"sid=s1\""`), take("sid", Capture{Cookie: "sid"})), step("/echo?{{.sid}}{{.n}}", check(`body contains "/echo?s1n"`)),
 			step("/logout"), step("/echo", check(`body contains "cookie=\"\""`))}, "200 200 200 200 200", ""},
-		{"cookies beside one's own", []Step{step("/login"), step("/echo", func(s *Step) { s.Headers = map[string]string{"cookie": "a=b"} }, check(`body contains "cookie=\"a=b; sid=s1\""`))}, "200 200", ""},
-		{"a cookie that is gone", []Step{step("/login"), step("/logout", take("sid", Capture{Cookie: "sid"}))}, "200 capture", `no cookie "sid"`},
+		{"cookies beside one's own", []SessionStep{step("/login"), step("/echo", func(s *SessionStep) { s.Headers = map[string]string{"cookie": "a=b"} }, check(`body contains "cookie=\"a=b; sid=s1\""`))}, "200 200", ""},
+		{"a cookie that is gone", []SessionStep{step("/login"), step("/logout", take("sid", Capture{Cookie: "sid"}))}, "200 capture", `no cookie "sid"`},
 
-		{"basic", []Step{step("/echo", func(s *Step) { s.Auth = &Auth{Basic: &Basic{User: "Aladdin", Password: "open sesame"}} }, check(`body contains "auth=\"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\""`))}, "200", ""},
-		{"no compression unless asked", []Step{step("/echo", check(`body contains "encoding=\"\""`))}, "200", ""},
-		{"packed", []Step{step("/packed", func(s *Step) { s.Headers = map[string]string{"Accept-Encoding": "gzip"} }, check(`json $.packed == "y"`))}, "200", ""},
-		{"packed too well", []Step{step("/packed?bomb", check(`json $.packed exists`))}, "check", "larger than 1 MiB when unpacked"},
-		{"packed otherwise", []Step{step("/brotli", take("a", ofRegexp(t, "a")))}, "capture", `packed as "br"`},
-		{"too long to look at", []Step{step("/huge", take("a", ofRegexp(t, "x+"))), step("/ok")}, "capture", "larger than 1 MiB"},
-		{"long, and nobody looks", []Step{step("/huge"), step("/ok")}, "200 200", ""},
+		{"basic", []SessionStep{step("/echo", func(s *SessionStep) { s.Auth = &Auth{Basic: &Basic{User: "Aladdin", Password: "open sesame"}} }, check(`body contains "auth=\"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\""`))}, "200", ""},
+		{"no compression unless asked", []SessionStep{step("/echo", check(`body contains "encoding=\"\""`))}, "200", ""},
+		{"packed", []SessionStep{step("/packed", func(s *SessionStep) { s.Headers = map[string]string{"Accept-Encoding": "gzip"} }, check(`json $.packed == "y"`))}, "200", ""},
+		{"packed too well", []SessionStep{step("/packed?bomb", check(`json $.packed exists`))}, "check", "larger than 1 MiB when unpacked"},
+		{"packed otherwise", []SessionStep{step("/brotli", take("a", ofRegexp(t, "a")))}, "capture", `packed as "br"`},
+		{"too long to look at", []SessionStep{step("/huge", take("a", ofRegexp(t, "x+"))), step("/ok")}, "capture", "larger than 1 MiB"},
+		{"long, and nobody looks", []SessionStep{step("/huge"), step("/ok")}, "200 200", ""},
 
-		{"no such header", []Step{step("/ok", take("a", Capture{Header: "Location"}))}, "capture", `no header "Location"`},
-		{"no match", []Step{step("/ok", take("a", ofRegexp(t, `id=(\d+)`)))}, "capture", "does not match the body"},
-		{"null is no value", []Step{step("/ok", take("a", ofJSON(t, "$.none")))}, "capture", "$.none is null"},
-		{"a value that breaks the path", []Step{step("/spaced", take("a", ofRegexp(t, ".+"))), step("/orders/{{.a}}")}, "200 other", `the path "/orders/a b" must not contain ' '`},
-		{"a value that is escaped", []Step{step("/spaced", take("a", ofRegexp(t, ".+"))), step("/echo?{{urlquery .a}}", check(`body contains "/echo?a%20b"`))}, "200 200", ""},
-		{"a value that breaks a header", []Step{step("/lines", take("a", ofRegexp(t, `(?s).+`))), step("/ok", func(s *Step) { s.Headers = map[string]string{"X-A": "{{.a}}"} })}, "200 other", "line break"},
-		{"a whole URL", []Step{step("/self", take("a", Capture{Header: "Location"})), step("{{.a}}", check(`json $.n == 5`))}, "201 200", ""},
+		{"no such header", []SessionStep{step("/ok", take("a", Capture{Header: "Location"}))}, "capture", `no header "Location"`},
+		{"no match", []SessionStep{step("/ok", take("a", ofRegexp(t, `id=(\d+)`)))}, "capture", "does not match the body"},
+		{"null is no value", []SessionStep{step("/ok", take("a", ofJSON(t, "$.none")))}, "capture", "$.none is null"},
+		{"a value that breaks the path", []SessionStep{step("/spaced", take("a", ofRegexp(t, ".+"))), step("/orders/{{.a}}")}, "200 other", `the path "/orders/a b" must not contain ' '`},
+		{"a value that is escaped", []SessionStep{step("/spaced", take("a", ofRegexp(t, ".+"))), step("/echo?{{urlquery .a}}", check(`body contains "/echo?a%20b"`))}, "200 200", ""},
+		{"a value that breaks a header", []SessionStep{step("/lines", take("a", ofRegexp(t, `(?s).+`))), step("/ok", func(s *SessionStep) { s.Headers = map[string]string{"X-A": "{{.a}}"} })}, "200 other", "line break"},
+		{"a whole URL", []SessionStep{step("/self", take("a", Capture{Header: "Location"})), step("{{.a}}", check(`json $.n == 5`))}, "201 200", ""},
 	} {
 		w := newWalker(t, t.Context(), Spec{Steps: c.steps}, server.Listener.Addr().String())
 		for seq := range uint64(2) { // the second must not remember the first
@@ -310,7 +312,7 @@ func TestSessionsThink(t *testing.T) {
 			w.WriteHeader(500)
 		}
 	})}
-	spec := Spec{Name: "s", To: "gateway", Rate: perSecond(10), Steps: []Step{
+	spec := Spec{Name: "s", To: "gateway", Rate: perSecond(10), Steps: []SessionStep{
 		{Name: "first", Method: "GET", Path: "/a"}, {Method: "GET", Path: "/b?{{seq}}", Think: 200 * time.Millisecond}, {Method: "GET", Path: "/c"},
 	}}
 	synctest.Test(t, func(t *testing.T) {
@@ -396,7 +398,7 @@ func TestUniqueRowsOfUsers(t *testing.T) {
 	})}
 	spec := withData(t, Spec{Name: "s", To: "gateway", Users: ptr(3), Connections: ptr(2), Think: 50 * time.Millisecond,
 		Data:  map[string]Data{"users": {File: "users.csv", Order: Unique}},
-		Steps: []Step{{Method: "GET", Path: "/{{.users.name}}/a"}, {Method: "GET", Path: "/{{.users.name}}/b"}},
+		Steps: []SessionStep{{Method: "GET", Path: "/{{.users.name}}/a"}, {Method: "GET", Path: "/{{.users.name}}/b"}},
 	}, map[string]string{"users.csv": "name\nada\nbob\neve\nspare\n"})
 	synctest.Test(t, func(t *testing.T) {
 		s := newSums()
@@ -442,7 +444,7 @@ func TestCancelCutsSessions(t *testing.T) {
 	m := &memory{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	for _, spec := range []Spec{{Rate: perSecond(10)}, {Users: ptr(2)}} {
 		spec.Name, spec.To = "s", "gateway"
-		spec.Steps = []Step{{Method: "GET", Path: "/a"}, {Method: "GET", Path: "/b", Think: time.Minute}}
+		spec.Steps = []SessionStep{{Method: "GET", Path: "/a"}, {Method: "GET", Path: "/b", Think: time.Minute}}
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
@@ -486,7 +488,7 @@ func TestPlain(t *testing.T) {
 		"check":      {request(Request{Path: "/", Check: checks(t, "status == 200")}), false},
 		"redirects":  {request(Request{Path: "/", Redirects: ptr(1)}), false},
 		"no follows": {request(Request{Path: "/", Redirects: ptr(0)}), true},
-		"session":    {Spec{Steps: []Step{{Method: "GET", Path: "/"}}}, false},
+		"session":    {Spec{Steps: []SessionStep{{Method: "GET", Path: "/"}}}, false},
 	} {
 		s := compile(c.spec, 1, func(path, format string, args ...any) { t.Errorf(name+": "+path+": "+format, args...) })
 		if s.plain() != c.plain {

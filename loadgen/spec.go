@@ -22,7 +22,7 @@ type Spec struct {
 	To          string            `yaml:"to" json:"to"`                       // the service that is asked
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
 	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix
-	Steps       []Step            `yaml:"steps" json:"steps,omitempty"`       // a session: in order, over one connection
+	Steps       []SessionStep     `yaml:"steps" json:"steps,omitempty"`       // a session: in order, over one connection
 	Data        map[string]Data   `yaml:"data" json:"data,omitempty"`         // files whose rows templates use
 	Rate        *arrival.Rate     `yaml:"rate" json:"rate,omitempty"`
 	Ramp        *Ramp             `yaml:"ramp" json:"ramp,omitempty"`
@@ -68,7 +68,7 @@ func parseShort(text string) (method, path string, err error) {
 	return method, path, nil
 }
 
-// Step is one request of a session: a user's journey, in which a later request
+// SessionStep is one request of a session: a user's journey, in which a later request
 // uses what an earlier one was answered with.
 //
 //	steps:
@@ -77,7 +77,7 @@ func parseShort(text string) (method, path string, err error) {
 //
 // A step is due when the one before is done and its think time is over. One that
 // fails ends the session.
-type Step struct {
+type SessionStep struct {
 	Name      string             `yaml:"name" json:"name,omitempty"` // in the results; default "METHOD /path"
 	Method    string             `yaml:"method" json:"method"`
 	Path      string             `yaml:"path" json:"path"`                 // template
@@ -92,16 +92,16 @@ type Step struct {
 }
 
 // ParseShort reads "METHOD /path".
-func (s *Step) ParseShort(text string) error {
+func (s *SessionStep) ParseShort(text string) error {
 	method, path, err := parseShort(text)
 	if err == nil {
-		*s = Step{Method: method, Path: path}
+		*s = SessionStep{Method: method, Path: path}
 	}
 	return err
 }
 
 // request is the step without what only sessions have.
-func (s Step) request() Request {
+func (s SessionStep) request() Request {
 	return Request{
 		Method: s.Method, Path: s.Path, Body: s.Body, Headers: s.Headers, Auth: s.Auth,
 		Timeout: s.Timeout, Redirects: s.Redirects, Check: s.Check,

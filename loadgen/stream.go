@@ -34,7 +34,7 @@ func (s *stream) plain() bool {
 	return !s.session && !s.watched && !unique
 }
 
-// kind is one compiled Request, or Step.
+// kind is one compiled Request, or SessionStep.
 type kind struct {
 	name    string // of a step
 	method  string

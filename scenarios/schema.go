@@ -106,15 +106,15 @@ func finish(t reflect.Type, s *jsonschema.Schema) {
 
 // required are the keys that a part's own Check asks for.
 var required = map[reflect.Type][]string{
-	reflect.TypeFor[loadgen.Spec]():     {"to"},
-	reflect.TypeFor[loadgen.Request]():  {"method", "path"},
-	reflect.TypeFor[loadgen.Step]():     {"method", "path"},
-	reflect.TypeFor[loadgen.Basic]():    {"user", "password"},
-	reflect.TypeFor[loadgen.Ramp]():     {"over"},
-	reflect.TypeFor[loadgen.Stage]():    {"for"},
-	reflect.TypeFor[faults.Latency]():   {"delay"},
-	reflect.TypeFor[faults.Bandwidth](): {"rate"},
-	reflect.TypeFor[faults.Partition](): {"from", "to"},
+	reflect.TypeFor[loadgen.Spec]():        {"to"},
+	reflect.TypeFor[loadgen.Request]():     {"method", "path"},
+	reflect.TypeFor[loadgen.SessionStep](): {"method", "path"},
+	reflect.TypeFor[loadgen.Basic]():       {"user", "password"},
+	reflect.TypeFor[loadgen.Ramp]():        {"over"},
+	reflect.TypeFor[loadgen.Stage]():       {"for"},
+	reflect.TypeFor[faults.Latency]():      {"delay"},
+	reflect.TypeFor[faults.Bandwidth]():    {"rate"},
+	reflect.TypeFor[faults.Partition]():    {"from", "to"},
 }
 
 // namedTypes are the lists that files write as mappings.
@@ -172,7 +172,7 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[arrival.Rate]():    {pattern: `^[^/]+/\s*(s|m|h)\s*$`, examples: []any{"200/s", "30/m", "100/h"}},
 	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$`, numbers: true,
 		examples: []any{"2xx", 402, "200-399"}},
-	reflect.TypeFor[loadgen.Order]():    {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},
+	reflect.TypeFor[loadgen.RowOrder](): {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},
 	reflect.TypeFor[loadgen.JSONPath](): {pattern: `^\$`, examples: []any{"$.order", "$.items[0].id"}},
 	reflect.TypeFor[loadgen.Pattern]():  {examples: []any{`id=(\d+)`}},
 	reflect.TypeFor[loadgen.Check](): {
@@ -195,7 +195,7 @@ var textForms = map[reflect.Type]form{
 // shortForms are the structs that may be written as text.
 var shortForms = map[reflect.Type]form{
 	reflect.TypeFor[loadgen.Request]():      {pattern: `^\s*\S+\s+/.*$`, examples: []any{"POST /checkout"}},
-	reflect.TypeFor[loadgen.Step]():         {pattern: `^\s*\S+\s+/.*$`, examples: []any{"GET /orders/{{.order}}"}},
+	reflect.TypeFor[loadgen.SessionStep]():  {pattern: `^\s*\S+\s+/.*$`, examples: []any{"GET /orders/{{.order}}"}},
 	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp)\s*$`, examples: []any{"GET /healthz", "tcp"}},
 	reflect.TypeFor[pattern.Spec]():         {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.RetrySpec]():    {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
