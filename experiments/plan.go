@@ -148,7 +148,7 @@ func (p *Plan) Expected(o verdict.Objective) int {
 			continue
 		}
 		for _, l := range p.Loads {
-			if profile, open := l.Arrivals(); open && l.Name == o.Load {
+			if profile, open := l.Arrivals(p.Seed); open && l.Name == o.Load {
 				from := min(ph.Start+o.Settle+o.Recovery, ph.End)
 				return int(profile.Expected(ph.End)-profile.Expected(from)) * l.RequestsPerArrival()
 			}

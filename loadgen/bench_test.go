@@ -87,14 +87,14 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func benchRun(b *testing.B, address string, s Spec, length time.Duration) (w Window, cpu time.Duration) {
+func benchRun(b *testing.B, engine Engine, address string, s Spec, length time.Duration) (w Window, cpu time.Duration) {
 	b.Helper()
 	s.Name, s.To = "bench", "server"
 	if s.Request == nil {
 		s.Request = &Request{Method: "POST", Path: "/checkout", Body: `{"user":"{{user}}","items":[{"product":"{{product}}","quantity":{{int 1 3}}}]}`}
 	}
 	sum := newSums()
-	c := sum.listen(Config{Spec: s, Seed: 1, Start: time.Now(), Until: length, Resolve: func() string { return address }})
+	c := sum.listen(Config{Spec: s, Seed: 1, Engine: engine, Start: time.Now(), Until: length, Resolve: func() string { return address }})
 	c.OnResult = nil
 	before := cpuTime(b)
 	if err := Run(b.Context(), c); err != nil {
@@ -106,34 +106,49 @@ func benchRun(b *testing.B, address string, s Spec, length time.Duration) (w Win
 	return sum.Window, cpuTime(b) - before
 }
 
-// CPU time of the generator per request, 64 users without think time, one
-// templated request, answers on loopback from another process.
-func BenchmarkClosedLoop(b *testing.B) {
+// forEngines runs f with both.
+func forEngines(b *testing.B, f func(b *testing.B, engine Engine, address string)) {
 	address := startBenchServer(b)
-	for b.Loop() {
-		w, cpu := benchRun(b, address, Spec{Users: ptr(64)}, 3*time.Second)
-		b.ReportMetric(float64(cpu.Microseconds())/float64(w.OK), "cpu-µs/req")
-		b.ReportMetric(float64(w.OK)/3, "req/s")
-		b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
+	for _, engine := range []Engine{Fast, General} {
+		b.Run(engine.String(), func(b *testing.B) { f(b, engine, address) })
 	}
+}
+
+// CPU time of the generator per request, 64 users without think time, answers on
+// loopback from another process: a templated request, and one that is always the
+// same.
+func BenchmarkClosedLoop(b *testing.B) {
+	forEngines(b, func(b *testing.B, engine Engine, address string) {
+		for name, r := range map[string]*Request{"templated": nil, "static": {Method: "GET", Path: "/"}} {
+			b.Run(name, func(b *testing.B) {
+				for b.Loop() {
+					w, cpu := benchRun(b, engine, address, Spec{Users: ptr(64), Request: r}, 2*time.Second)
+					b.ReportMetric(float64(cpu.Nanoseconds())/1000/float64(w.OK), "cpu-µs/req")
+					b.ReportMetric(float64(w.OK)/2, "req/s")
+					b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
+				}
+			})
+		}
+	})
 }
 
 // How much later than due requests are sent.
 func BenchmarkOpenLoop(b *testing.B) {
-	address := startBenchServer(b)
-	for _, rate := range []float64{200, 2000, 10_000, 20_000} {
-		b.Run(fmt.Sprintf("%.0f-per-s", rate), func(b *testing.B) {
-			for b.Loop() {
-				w, cpu := benchRun(b, address, Spec{Rate: perSecond(rate)}, 3*time.Second)
-				b.ReportMetric(float64(w.Lag.Quantile(0.5).Microseconds()), "lag-p50-µs")
-				b.ReportMetric(float64(w.Lag.Quantile(0.99).Microseconds()), "lag-p99-µs")
-				b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
-				b.ReportMetric(float64(cpu)/float64(3*time.Second)*100, "cpu-%")
-				b.ReportMetric(float64(w.Late+w.Queued), "late+queued")
-				b.ReportMetric(float64(cpu.Microseconds())/float64(w.OK), "cpu-µs/req")
-			}
-		})
-	}
+	forEngines(b, func(b *testing.B, engine Engine, address string) {
+		for _, rate := range []float64{200, 2000, 10_000, 20_000} {
+			b.Run(fmt.Sprintf("%.0f-per-s", rate), func(b *testing.B) {
+				for b.Loop() {
+					w, cpu := benchRun(b, engine, address, Spec{Rate: perSecond(rate)}, 2*time.Second)
+					b.ReportMetric(float64(w.Lag.Quantile(0.5).Microseconds()), "lag-p50-µs")
+					b.ReportMetric(float64(w.Lag.Quantile(0.99).Microseconds()), "lag-p99-µs")
+					b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
+					b.ReportMetric(float64(cpu)/float64(2*time.Second)*100, "cpu-%")
+					b.ReportMetric(float64(w.Late+w.Queued), "late+queued")
+					b.ReportMetric(float64(cpu.Nanoseconds())/1000/float64(w.OK), "cpu-µs/req")
+				}
+			})
+		}
+	})
 }
 
 func BenchmarkRender(b *testing.B) {

@@ -39,21 +39,14 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 }
 
 func (s Spec) checkArrivals(report func(path, format string, args ...any)) {
-	var given []string
-	for _, m := range []struct {
-		name string
-		set  bool
-	}{{"rate", s.Rate != nil}, {"ramp", s.Ramp != nil}, {"stages", s.Stages != nil}, {"users", s.Users != nil}} {
-		if m.set {
-			given = append(given, m.name)
-		}
-	}
+	given := s.paces()
+	closed := s.Users != nil
 	switch len(given) {
 	case 0:
-		report("", "how much load is missing: write one of rate, ramp, stages (open model) or users (closed model)")
+		report("", "how much load is missing: write one of rate, ramp, stages, step, spike, sine, replay (open model) or users (closed model)")
 	case 1:
 	default:
-		report(given[1], "%s are given; a stream has one of rate, ramp, stages (open model) and users (closed model)", strings.Join(given, " and "))
+		report(given[1], "%s are given; a stream has one of rate, ramp, stages, step, spike, sine, replay (open model) and users (closed model)", strings.Join(given, " and "))
 	}
 	rate := func(path string, r arrival.Rate, zero bool) {
 		switch {
@@ -105,6 +98,14 @@ func (s Spec) checkArrivals(report func(path, format string, args ...any)) {
 	if silent {
 		report("stages", "all stages have rate 0: nothing is sent")
 	}
+	s.checkShapes(rate, report)
+	switch {
+	case s.Spacing != arrival.PoissonSpacing:
+	case closed:
+		report("arrivals", "arrivals: poisson is for rates; users ask when they have their answer")
+	case s.Replay != nil:
+		report("arrivals", "arrivals: poisson is for rates; a replay has times of its own")
+	}
 	if u := s.Users; u != nil && (*u < 1 || *u > maxConnections) {
 		report("users", "users is %d; it must be from 1 to %d", *u, maxConnections)
 	}
@@ -113,6 +114,56 @@ func (s Spec) checkArrivals(report func(path, format string, args ...any)) {
 		report("think", "think is %v; it must not be negative", s.Think)
 	case s.Think > 0 && s.Users == nil:
 		report("think", "think is the pause of users (closed model); this stream has none")
+	}
+}
+
+// mostSteps bounds what is laid out in memory for a step.
+const mostSteps = 10_000
+
+// checkShapes checks step, spike, sine and replay.
+func (s Spec) checkShapes(rate func(path string, r arrival.Rate, zero bool), report func(path, format string, args ...any)) {
+	if st := s.Step; st != nil {
+		rate("step.from", st.From, true)
+		rate("step.by", st.By, false)
+		rate("step.to", st.To, true)
+		switch {
+		case st.From == st.To:
+			report("step", "from and to are both %s: that is a rate, not a step", st.To)
+		case st.By > 0 && arrival.Steps(st.From, st.By, st.To) > mostSteps:
+			report("step.by", "from %s by %s to %s takes more than %d steps", st.From, st.By, st.To, mostSteps)
+		}
+		if st.Every <= 0 {
+			report("step.every", "every is %v; a step takes longer than 0s", st.Every)
+		}
+	}
+	if sp := s.Spike; sp != nil {
+		rate("spike.base", sp.Base, true)
+		rate("spike.peak", sp.Peak, true)
+		if sp.Base == sp.Peak {
+			report("spike", "base and peak are both %s: that is a rate, not a spike", sp.Peak)
+		}
+		if sp.At < 0 {
+			report("spike.at", "at is %v; it must not be negative", sp.At)
+		}
+		if sp.For <= 0 {
+			report("spike.for", "for is %v; a spike takes longer than 0s", sp.For)
+		}
+	}
+	if sine := s.Sine; sine != nil {
+		rate("sine.mean", sine.Mean, false)
+		rate("sine.amplitude", sine.Amplitude, false)
+		switch {
+		case sine.Amplitude > sine.Mean:
+			report("sine.amplitude", "amplitude %s is above the mean %s: the rate would fall below 0", sine.Amplitude, sine.Mean)
+		case sine.Mean <= maxRate && sine.Mean+sine.Amplitude > maxRate:
+			report("sine", "mean and amplitude add up to %s; at most %d/s", sine.Mean+sine.Amplitude, maxRate)
+		}
+		if sine.Period <= 0 {
+			report("sine.period", "period is %v; it must be above 0s", sine.Period)
+		}
+	}
+	if s.Replay != nil {
+		s.Replay.check(s.hasRequests(), report)
 	}
 }
 
@@ -130,24 +181,39 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 	case len(given) > 1:
 		report(given[1], "%s are given; a stream has one of request, requests (a mix) and steps (a session)", strings.Join(given, " and "))
 		return
+	case s.Replay != nil && !s.hasRequests(): // its log has them, and was checked
 	case len(s.own()) == 0:
 		report("", "what is asked is missing: write request: METHOD /path, requests with weights, or steps")
 		return
 	}
 	s.checkData(report)
+	if s.Order == Listed {
+		switch {
+		case s.Request != nil:
+			report("order", "order is for requests; this stream has one request")
+		case s.Steps != nil:
+			report("order", "order is for requests; the steps of a session go one after another anyway")
+		case slices.ContainsFunc(s.Requests, func(r Request) bool { return r.Weight != nil }):
+			report("order", "order: listed sends each request in its turn; weights mean nothing then")
+		}
+	}
+	replays := s.Replay != nil && !s.hasRequests()
+	s, _ = s.expanded()
+	if replays && len(s.own()) == 0 {
+		return // its file was complained of
+	}
 	st := compile(s, 0, report)
 	weight := 0
+	samples := uint64(32)
+	if len(s.Requests) > 1000 { // a list or a log: hardly templates
+		samples = 1
+	}
 	for i, r := range s.filled() {
 		at := s.at(i)
-		switch {
-		case r.Method == "":
-			report(at+".method", `the method is missing: write it as in "POST /checkout"`)
-		case strings.ContainsFunc(r.Method, func(c rune) bool { return c < 'A' || c > 'Z' }):
-			report(at+".method", "method %q is not one: methods are capital letters, like GET or POST", r.Method)
-		case r.Method == "CONNECT":
-			report(at+".method", "CONNECT opens tunnels; it cannot be load")
+		if problem := checkMethod(r.Method); problem != "" {
+			report(at+".method", "%s", problem)
 		}
-		st.kinds[i].checkRendered(r, st.slots, at, report)
+		st.kinds[i].checkRendered(r, st.slots, at, samples, report)
 		if n := r.Redirects; n != nil && (*n < 0 || *n > maxRedirects) {
 			report(at+".redirects", "redirects is %d; it must be from 0 to %d", *n, maxRedirects)
 		}
@@ -204,10 +270,23 @@ func (s Spec) checkSteps(report func(path, format string, args ...any)) {
 	}
 }
 
+// checkMethod says what is wrong with a method, if anything.
+func checkMethod(m string) string {
+	switch {
+	case m == "":
+		return `the method is missing: write it as in "POST /checkout"`
+	case strings.ContainsFunc(m, func(c rune) bool { return c < 'A' || c > 'Z' }):
+		return fmt.Sprintf("method %q is not one: methods are capital letters, like GET or POST", m)
+	case m == "CONNECT":
+		return "CONNECT opens tunnels; it cannot be load"
+	}
+	return ""
+}
+
 // checkRendered looks at some examples of what the templates make, each mistake
 // reported once. A template that does not parse was reported already, and renders
 // to nothing.
-func (k *kind) checkRendered(r Request, slots int, at string, report func(path, format string, args ...any)) {
+func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
 	said := map[string]bool{}
 	once := func(path, format string, args ...any) {
 		if !said[path] {
@@ -215,7 +294,7 @@ func (k *kind) checkRendered(r Request, slots int, at string, report func(path, 
 			report(path, format, args...)
 		}
 	}
-	for seq := range uint64(32) {
+	for seq := range samples {
 		d := drawOf(0, seq, forContent)
 		d.captured = slices.Repeat([]string{exampleValue}, slots)
 		path, err := k.path.append(nil, &d)

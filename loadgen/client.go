@@ -62,10 +62,15 @@ func (o outcome) String() string {
 // result is how a request ended.
 type result struct {
 	outcome  outcome
-	detail   string // of an error
-	sent     int    // bytes of the request
-	received int    // bytes of the answer's body
+	detail   string    // of an error
+	sent     int       // bytes of the request
+	received int       // bytes of the answer's body
+	read     int       // bytes of the answer, head and all
+	begun    time.Time // when the first of them came; zero if none did
 	done     time.Time
+
+	connected bool          // it made a connection,
+	connect   time.Duration // which took so long
 
 	// Of streams that are not plain.
 	wanted  bool   // the status is what a check asks for
@@ -194,7 +199,7 @@ func (c *httpClient) once(seq uint64, deadline time.Time) result {
 const longIdle = time.Millisecond
 
 func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
-	fresh := false
+	fresh, connect := false, time.Duration(0)
 	if c.conn != nil {
 		c.arm(deadline)
 		if time.Since(c.used) > longIdle && spent(c.raw) {
@@ -204,13 +209,15 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 	for {
 		if c.conn == nil {
 			fresh = true
+			began := time.Now()
 			if err := c.connect(deadline); err != nil {
 				return failure(err, true)
 			}
+			connect = time.Since(began)
 			c.arm(deadline)
 		}
 		if c.ctx.Err() != nil { // after arm: whoever cuts later overrides the deadline
-			return result{outcome: canceled}
+			return result{outcome: canceled, connected: fresh, connect: connect}
 		}
 		var err error
 		if c.trip != nil {
@@ -219,7 +226,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 			c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
 		}
 		if err != nil {
-			return result{outcome: other, detail: err.Error()}
+			return result{outcome: other, detail: err.Error(), connected: fresh, connect: connect}
 		}
 		n, err := c.conn.Write(c.request)
 		if err == nil {
@@ -227,7 +234,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 		}
 		if n > 0 || fresh || classify(err, false) != reset {
 			r := failure(err, false)
-			r.sent = n
+			r.sent, r.connected, r.connect = n, fresh, connect
 			return r
 		}
 		c.close()
@@ -239,7 +246,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 	} else {
 		r = c.receive(c.stream.kind(seq).method == "HEAD", nil)
 	}
-	r.sent = len(c.request)
+	r.sent, r.connected, r.connect = len(c.request), fresh, connect
 	return r
 }
 
@@ -274,35 +281,37 @@ func (c *httpClient) connect(deadline time.Time) error {
 }
 
 // receive reads one answer, all of it; into is who wants to look at it, if anybody.
-func (c *httpClient) receive(head bool, into *reply) result {
+func (c *httpClient) receive(head bool, into *reply) (r result) {
 	c.answer.reset(head)
 	c.answer.into = into
-	begun := false
 	for {
 		n, err := c.conn.Read(c.buffer)
-		begun = begun || n > 0
+		if n > 0 && r.read == 0 {
+			r.begun = time.Now()
+		}
+		r.read += n
 		used, bad := c.answer.feed(c.buffer[:n])
+		r.received = c.answer.bytes
 		switch {
 		case bad != nil:
-			return failure(bad, false)
+			r.outcome, r.detail = classify(bad, false), bad.Error()
 		case c.answer.done():
-			r := result{outcome: outcome(c.answer.status), received: c.answer.bytes}
 			if c.answer.close || used < n || err != nil {
 				c.close()
 			}
-			return r
+			r.outcome = outcome(c.answer.status)
 		case err == nil:
+			continue
 		case errors.Is(err, io.EOF) && c.answer.end():
 			c.close()
-			return result{outcome: outcome(c.answer.status), received: c.answer.bytes}
-		case errors.Is(err, io.EOF) && !begun:
-			return result{outcome: reset, detail: errEarly.Error()}
+			r.outcome = outcome(c.answer.status)
+		case errors.Is(err, io.EOF) && r.read == 0:
+			r.outcome, r.detail = reset, errEarly.Error()
 		case errors.Is(err, io.EOF):
-			return result{outcome: reset, detail: errMidAnswer.Error(), received: c.answer.bytes}
+			r.outcome, r.detail = reset, errMidAnswer.Error()
 		default:
-			r := failure(err, false)
-			r.received = c.answer.bytes
-			return r
+			r.outcome, r.detail = classify(err, false), err.Error()
 		}
+		return r
 	}
 }

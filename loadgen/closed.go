@@ -37,7 +37,7 @@ func closed(ctx context.Context, c Config, s *stream, col *collector) {
 	for i := range users {
 		u := &user{
 			config: c, ctx: ctx, stream: s, collector: col, recorder: col.recorder(),
-			shared: shared, next: &next, number: uint64(i), first: c.From + c.Spec.Think*time.Duration(i)/time.Duration(users),
+			shared: shared, next: &next, number: uint64(i), first: c.From + firstDue(c.Spec, i),
 		}
 		if shared == nil {
 			u.own = clients[i]
@@ -82,6 +82,9 @@ func (u *user) run() {
 			return
 		}
 		j := job{seq: u.next.Add(1) - 1, due: due, owner: u.number}
+		if limit := u.config.Requests; limit > 0 && j.seq >= limit {
+			return
+		}
 		o := u.ask(j)
 		now := time.Since(u.config.Start)
 		due = now + u.config.Spec.Think

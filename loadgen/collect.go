@@ -27,6 +27,8 @@ type collector struct {
 	// passed is an offset (ns) before which nothing will fall due any more.
 	passed atomic.Int64
 
+	ledgers []*ledger // of the fast engine's event loops
+
 	windows map[windowKey]*window
 	samples sampler
 	counts  []count // memory for take
@@ -104,6 +106,9 @@ func (c *collector) collect(last bool) {
 			}
 		}
 	}
+	for _, l := range c.ledgers {
+		passed = min(passed, l.collect(c))
+	}
 	now := time.Since(c.config.Start)
 	for _, k := range slices.SortedFunc(maps.Keys(c.windows), func(a, b windowKey) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.step, b.step))
@@ -135,7 +140,7 @@ func (c *collector) window(i int64, step int) *window {
 func (c *collector) empty(k windowKey) Window {
 	w := Window{
 		Load: c.config.Spec.Name, Due: time.Duration(k.at) * windowLength, Outcomes: map[string]int{},
-		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(),
+		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(), Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
 	}
 	switch {
 	case !c.stream.session:
@@ -177,6 +182,12 @@ func (c *collector) finish(f *finished) {
 	if f.lag >= 0 {
 		w.Lag.Record(f.lag)
 	}
+	if f.connect >= 0 {
+		w.Connects++
+		w.Connect.Record(f.connect)
+	}
+	w.BytesSent += int64(f.sent)
+	w.BytesReceived += int64(f.read)
 	ok := c.ok(f)
 	switch {
 	case f.outcome == canceled:
@@ -184,6 +195,8 @@ func (c *collector) finish(f *finished) {
 	case ok:
 		w.OK++
 		w.OKLatency.Record(f.latency)
+		w.Service.Record(f.service)
+		w.FirstByte.Record(f.firstByte)
 	default:
 		w.Failed++
 		w.FailedLatency.Record(f.latency)
@@ -191,7 +204,9 @@ func (c *collector) finish(f *finished) {
 			w.Dropped++
 		}
 	}
-	c.samples.see(f, ok)
+	if c.config.OnSample != nil {
+		c.samples.see(f, ok)
+	}
 	if c.config.OnResult != nil {
 		c.config.OnResult(c.result(f))
 	}
@@ -210,9 +225,6 @@ func (c *collector) tell(k windowKey, w *window, now time.Duration) {
 }
 
 func (c *collector) tellSample(f *finished) {
-	if c.config.OnSample == nil {
-		return
-	}
 	method, path := c.describe(f)
 	c.config.OnSample(Sample{
 		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.outcome.String(),
@@ -253,6 +265,9 @@ const samplesPerSecond = 5 // slow, and as many failed
 
 func (s *sampler) see(f *finished, ok bool) {
 	if ok {
+		if len(s.slow) == samplesPerSecond && f.latency <= s.slow[samplesPerSecond-1].latency {
+			return
+		}
 		at, _ := slices.BinarySearchFunc(s.slow, f.latency, func(k finished, l time.Duration) int { return int(l - k.latency) })
 		if at < samplesPerSecond {
 			s.slow = slices.Insert(s.slow, at, *f)

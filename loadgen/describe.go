@@ -3,7 +3,12 @@ package loadgen
 import (
 	"fmt"
 	"strings"
+
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
 )
+
+// mostDescribed is how many kinds of requests are named.
+const mostDescribed = 5
 
 // Describe is the stream in a few words: "POST /checkout at 200/s".
 func (s Spec) Describe() string {
@@ -11,9 +16,18 @@ func (s Spec) Describe() string {
 	for _, r := range s.own() {
 		kinds = append(kinds, r.Method+" "+r.Path)
 	}
+	if len(kinds) > mostDescribed {
+		kinds = append(kinds[:mostDescribed-1], fmt.Sprintf("and %d more", len(kinds)-mostDescribed+1))
+	}
 	what := strings.Join(kinds, ", ")
 	if len(s.Steps) > 0 {
 		what = "sessions of " + strings.Join(kinds, ", then ")
+	}
+	if s.Order == Listed {
+		what += " in turn"
+	}
+	if s.Spacing == arrival.PoissonSpacing {
+		what += ", Poisson arrivals"
 	}
 	switch {
 	case s.Users != nil:
@@ -30,8 +44,31 @@ func (s Spec) Describe() string {
 			}
 		}
 		return what + " at " + strings.Join(legs, ", then ")
+	case s.Step != nil:
+		return fmt.Sprintf("%s from %s by %s every %s to %s", what, s.Step.From, s.Step.By, s.Step.Every, s.Step.To)
+	case s.Spike != nil:
+		return fmt.Sprintf("%s at %s, %s for %s from %s on", what, s.Spike.Base, s.Spike.Peak, s.Spike.For, s.Spike.At)
+	case s.Sine != nil:
+		return fmt.Sprintf("%s at %s ± %s, up and down every %s", what, s.Sine.Mean, s.Sine.Amplitude, s.Sine.Period)
+	case s.Replay != nil:
+		return s.Replay.describe(what)
 	case s.Rate != nil:
 		return fmt.Sprintf("%s at %s", what, s.Rate)
 	}
 	return what
+}
+
+// describe says what is replayed: "the 1200 requests of access.log, twice as …".
+func (r *Replay) describe(what string) string {
+	text := fmt.Sprintf("%s when %s says", what, r.File)
+	if what == "" {
+		text = fmt.Sprintf("the %d requests of %s", r.trace(false).Len(), r.File)
+		if left := r.all.Len() - r.calls.Len(); left > 0 {
+			text += fmt.Sprintf(" (%d lines without a request that can be sent are left out)", left)
+		}
+	}
+	if s := r.speed(); s != 1 {
+		text += fmt.Sprintf(", at speed %v", s)
+	}
+	return text
 }

@@ -39,7 +39,10 @@ func newSums() *sums {
 }
 
 func empty() Window {
-	return Window{Outcomes: map[string]int{}, OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New()}
+	return Window{
+		Outcomes: map[string]int{}, OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(),
+		Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
+	}
 }
 
 func (s *sums) listen(c Config) Config {
@@ -65,9 +68,15 @@ func plus(a, b Window) Window {
 	a.Queued += b.Queued
 	a.Dropped += b.Dropped
 	a.Late += b.Late
+	a.Connects += b.Connects
+	a.BytesSent += b.BytesSent
+	a.BytesReceived += b.BytesReceived
 	a.OKLatency.Merge(b.OKLatency)
 	a.FailedLatency.Merge(b.FailedLatency)
 	a.Lag.Merge(b.Lag)
+	a.Service.Merge(b.Service)
+	a.FirstByte.Merge(b.FirstByte)
+	a.Connect.Merge(b.Connect)
 	for k, n := range b.Outcomes {
 		a.Outcomes[k] += n
 	}
@@ -83,6 +92,9 @@ func (s *sums) balance(t *testing.T) {
 		}
 		if int(w.OKLatency.Count()) != w.OK || int(w.FailedLatency.Count()) != w.Failed {
 			t.Errorf("window %v: %d and %d latencies for %d ok and %d failed", due, w.OKLatency.Count(), w.FailedLatency.Count(), w.OK, w.Failed)
+		}
+		if int(w.Service.Count()) != w.OK || int(w.FirstByte.Count()) != w.OK || int(w.Connect.Count()) != w.Connects {
+			t.Errorf("window %v: %d service times and %d first bytes for %d ok, %d connect times for %d connections", due, w.Service.Count(), w.FirstByte.Count(), w.OK, w.Connect.Count(), w.Connects)
 		}
 		outcomes := 0
 		for _, n := range w.Outcomes {

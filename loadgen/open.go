@@ -19,6 +19,20 @@ type job struct {
 	queued bool
 	step   int    // of a session, from 0
 	owner  uint64 // whose row of unique data it has
+	user   int32  // who asks, in a closed stream on the fast engine
+}
+
+// schedule yields the due times of an open stream one by one, since From.
+func schedule(c Config) (next func() (due time.Duration, ok bool)) {
+	process, _ := c.Spec.Arrivals(c.Seed)
+	s := arrival.On(process)
+	if c.Requests == 0 {
+		return s.Next
+	}
+	return func() (time.Duration, bool) {
+		due, ok := s.Next()
+		return due, ok && s.Seq() < c.Requests
+	}
 }
 
 // open sends the requests of an open stream. One goroutine waits for due times
@@ -55,10 +69,9 @@ func open(ctx context.Context, c Config, s *stream, col *collector, wait waiter)
 // schedule offers every request at its due time, and drops those that have
 // queued for too long.
 func (p *pool) schedule(rec *recorder, wait waiter) {
-	profile, _ := p.config.Spec.Arrivals()
-	arrivals := arrival.On(profile)
+	next := schedule(p.config)
 	for seq := uint64(0); ; seq++ {
-		due, ok := arrivals.Next()
+		due, ok := next()
 		due += p.config.From
 		if !ok || due >= p.config.Until {
 			p.collector.passed.Store(int64(p.config.Until + windowLength))
@@ -106,7 +119,7 @@ func (p *pool) drain(rec *recorder, wait waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for j, ok := p.queue.pop(); ok; j, ok = p.queue.pop() {
-		rec.finish(finished{seq: j.seq, due: j.due, lag: -1, outcome: canceled})
+		rec.finish(unsent(j, canceled))
 	}
 }
 
@@ -192,7 +205,14 @@ func (p *pool) dropExpired(rec *recorder, now time.Duration) (next time.Duration
 }
 
 func drop(j job, now time.Duration) finished {
-	return finished{seq: j.seq, due: j.due, latency: now - j.due, lag: -1, outcome: dropped, detail: "no connection became free in time"}
+	f := unsent(j, dropped)
+	f.latency, f.detail = now-j.due, "no connection became free in time"
+	return f
+}
+
+// unsent is the fate of a request that never was.
+func unsent(j job, o outcome) finished {
+	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown}
 }
 
 func (p *pool) cut() {
@@ -226,7 +246,7 @@ func (w *worker) handle(j job) {
 	deadline := j.due + p.stream.timeout(j.seq)
 	switch {
 	case p.ctx.Err() != nil:
-		w.recorder.finish(finished{seq: j.seq, due: j.due, lag: -1, outcome: canceled})
+		w.recorder.finish(unsent(j, canceled))
 		return
 	case j.queued && now >= deadline:
 		w.recorder.finish(drop(j, now))
@@ -237,7 +257,7 @@ func (w *worker) handle(j job) {
 
 // send carries out one request and notes what comes of it.
 func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) result {
-	n, lag := count{sent: 1}, time.Duration(-1)
+	n, lag := count{sent: 1}, unknown
 	if !j.queued {
 		lag = now - j.due
 		if lag > maxLag {
@@ -246,10 +266,18 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 	}
 	rec.note(j.due, j.step, n)
 	r := cl.do(j, c.Start.Add(deadline))
-	rec.finish(finished{
-		seq: j.seq, due: j.due, latency: r.done.Sub(c.Start) - j.due, lag: lag,
-		outcome: r.outcome, sent: r.sent, received: r.received, detail: r.detail,
+	done := r.done.Sub(c.Start)
+	f := finished{
+		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
+		outcome: r.outcome, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
-	})
+	}
+	if !r.begun.IsZero() {
+		f.firstByte = r.begun.Sub(c.Start) - now
+	}
+	if r.connected {
+		f.connect = r.connect
+	}
+	rec.finish(f)
 	return r
 }

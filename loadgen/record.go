@@ -27,14 +27,18 @@ type count struct {
 
 // finished is a request whose fate is known.
 type finished struct {
-	seq      uint64
-	due      time.Duration // since the run's start
-	latency  time.Duration
-	lag      time.Duration // sent − due; −1 if it was queued or never sent
-	outcome  outcome
-	sent     int
-	received int
-	detail   string
+	seq       uint64
+	due       time.Duration // since the run's start
+	latency   time.Duration
+	lag       time.Duration // sent − due; unknown if it was queued or never sent
+	service   time.Duration // done − sent; unknown if never sent
+	firstByte time.Duration // of the answer, since sent; unknown if there was none
+	connect   time.Duration // how long a connection took to make; unknown if it needed none, or got none
+	outcome   outcome
+	sent      int // bytes of the request
+	received  int // bytes of the answer's body
+	read      int // bytes of the answer, head and all
+	detail    string
 
 	// Of streams that are not plain.
 	step    int
@@ -42,6 +46,9 @@ type finished struct {
 	status  int    // of an answer that failed for another reason
 	request string // "POST /checkout"
 }
+
+// unknown stands for a duration that there is not.
+const unknown = time.Duration(-1)
 
 func windowOf(due time.Duration) int64 { return int64(due / windowLength) }
 

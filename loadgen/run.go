@@ -22,6 +22,9 @@ type Config struct {
 	// From and Until are the offsets between which requests are due: [From, Until).
 	From, Until time.Duration
 
+	// Requests ends the stream after so many, if it is above 0, as if Until had come.
+	Requests uint64
+
 	// Resolve is the host:port of the target, empty while it has none. It is asked
 	// for every new connection, from many goroutines: a restarted service may have
 	// moved. Connections to where it was end when it ends them.
@@ -32,10 +35,17 @@ type Config struct {
 	OnSample func(Sample)
 	OnResult func(Result) // every finished request but the canceled; its path is rendered again for it
 
+	// Engine is how requests get onto the wire; Chosen says what becomes of Auto.
+	Engine Engine
+
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
 	// the run.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// RealTime waits with the kernel's timers all the same, for a Dial that leads
+	// to real sockets (TLS).
+	RealTime bool
 }
 
 // Run sends what is due between From and Until, and returns when the fate of
@@ -57,13 +67,25 @@ func Run(ctx context.Context, c Config) error {
 	if len(problems) > 0 {
 		return errors.Join(problems...)
 	}
+	engine, _, err := c.Chosen()
+	if err != nil {
+		return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+	}
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
 	col := newCollector(c, s)
 	send := func() { closed(ctx, c, s, col) }
-	if c.Spec.Model() == "open" {
+	switch {
+	case engine == Fast:
+		loops, err := newShards(c, s, col)
+		if err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+		defer closeShards(loops)
+		send = func() { runShards(ctx, loops) }
+	case c.Spec.Model() == "open":
 		wait, err := waiterFor(c)
 		if err != nil {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
@@ -82,7 +104,7 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func waiterFor(c Config) (waiter, error) {
-	if c.Dial != nil {
+	if c.Dial != nil && !c.RealTime {
 		return newTimerWaiter(), nil
 	}
 	return newWaiter()
@@ -93,7 +115,8 @@ func waiterFor(c Config) (waiter, error) {
 // same Due. Windows add up, in any order. One is told when all its requests are
 // resolved, before that at least every second while something changes.
 //
-// Sent counts attempts, also those that got no connection. OK + Failed +
+// Sent counts attempts, also those that got no connection: sent is the moment
+// that a request was given a connection, or the making of one began for it. OK + Failed +
 // Outcomes["canceled"] are those whose fate is known. The histograms are never
 // nil and belong to the receiver.
 //
@@ -113,9 +136,16 @@ type Window struct {
 	Dropped  int // of Failed
 	Late     int
 
+	Connects      int   // connections made
+	BytesSent     int64 // of requests
+	BytesReceived int64 // of answers, heads included
+
 	OKLatency     *hdr.Histogram // done − due
 	FailedLatency *hdr.Histogram // the same, of the failed; of the dropped, how long they queued
 	Lag           *hdr.Histogram // sent − due of those that were not queued: the generator's own error
+	Service       *hdr.Histogram // done − sent of the OK: what a generator that forgets the waiting would call latency
+	FirstByte     *hdr.Histogram // first byte of the answer − sent, of the OK
+	Connect       *hdr.Histogram // how long each connection took to make
 
 	Outcomes map[string]int // by status code ("200") or error class
 

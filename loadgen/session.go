@@ -421,7 +421,10 @@ func (c *httpClient) visit(j job, deadline time.Time) result {
 	var all result
 	for hops := 0; ; hops++ {
 		r := c.once(j.seq, deadline)
-		r.sent, r.received = r.sent+all.sent, r.received+all.received
+		r.sent, r.received, r.read = r.sent+all.sent, r.received+all.received, r.read+all.read
+		if all.connected && !r.connected {
+			r.connected, r.connect = true, all.connect
+		}
 		r.request = t.method() + " " + t.path
 		all = r
 		if r.outcome < 100 {

@@ -494,6 +494,9 @@ func TestPlain(t *testing.T) {
 		if s.plain() != c.plain {
 			t.Errorf("%s: plain is %t", name, s.plain())
 		}
+		if why := c.spec.notPlain(); (why == "") != c.plain {
+			t.Errorf("%s: the fast engine is told %q", name, why)
+		}
 	}
 	now := time.Now()
 	m := &memory{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

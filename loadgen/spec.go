@@ -16,17 +16,24 @@ import (
 //	shoppers:
 //	  request: POST /checkout
 //	  to: gateway
-//	  rate: 200/s          # open model; or ramp:, stages:; or users: with think: (closed model)
+//	  rate: 200/s          # open model; or ramp, stages, step, spike, sine, replay
+//	  arrivals: poisson    # default even; or users: with think: (closed model)
 type Spec struct {
 	Name        string            `yaml:"-" json:"name"`                      // the key it stands under
 	To          string            `yaml:"to" json:"to"`                       // the service that is asked
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
-	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix
+	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix, or a list
+	Order       Order             `yaml:"order" json:"order,omitempty"`       // of requests; default mixed
 	Steps       []SessionStep     `yaml:"steps" json:"steps,omitempty"`       // a session: in order, over one connection
 	Data        map[string]Data   `yaml:"data" json:"data,omitempty"`         // files whose rows templates use
 	Rate        *arrival.Rate     `yaml:"rate" json:"rate,omitempty"`
 	Ramp        *Ramp             `yaml:"ramp" json:"ramp,omitempty"`
 	Stages      []Stage           `yaml:"stages" json:"stages,omitempty"`
+	Step        *Step             `yaml:"step" json:"step,omitempty"`
+	Spike       *Spike            `yaml:"spike" json:"spike,omitempty"`
+	Sine        *Sine             `yaml:"sine" json:"sine,omitempty"`
+	Replay      *Replay           `yaml:"replay" json:"replay,omitempty"`
+	Spacing     arrival.Spacing   `yaml:"arrivals" json:"arrivals,omitempty"` // default even
 	Users       *int              `yaml:"users" json:"users,omitempty"`
 	Think       time.Duration     `yaml:"think" json:"think,omitempty"`
 	Body        string            `yaml:"body" json:"body,omitempty"`               // for every request that has none of its own, GET and HEAD aside
@@ -153,6 +160,49 @@ type Stage struct {
 	For  time.Duration `yaml:"for" json:"for"`
 }
 
+// Step goes from one rate to another in steps, then stays there.
+type Step struct {
+	From  arrival.Rate  `yaml:"from" json:"from"`
+	By    arrival.Rate  `yaml:"by" json:"by"`
+	Every time.Duration `yaml:"every" json:"every"`
+	To    arrival.Rate  `yaml:"to" json:"to"`
+}
+
+// Spike is a steady rate with an interlude at another.
+type Spike struct {
+	Base arrival.Rate  `yaml:"base" json:"base"`
+	Peak arrival.Rate  `yaml:"peak" json:"peak"`
+	At   time.Duration `yaml:"at" json:"at"`
+	For  time.Duration `yaml:"for" json:"for"`
+}
+
+// Sine goes up and down around a mean, as the hours of a day do.
+type Sine struct {
+	Mean      arrival.Rate  `yaml:"mean" json:"mean"`
+	Amplitude arrival.Rate  `yaml:"amplitude" json:"amplitude"`
+	Period    time.Duration `yaml:"period" json:"period"`
+	Phase     arrival.Phase `yaml:"phase" json:"phase,omitempty"` // where it begins; default mean-up
+}
+
+// Order is how a stream with several requests chooses: "mixed" (also the empty
+// text), each time by weight, or "listed", one after another, and again.
+type Order string
+
+const (
+	Mixed  Order = "mixed"
+	Listed Order = "listed"
+)
+
+// UnmarshalText reads one of the two.
+func (o *Order) UnmarshalText(text []byte) error {
+	switch v := Order(strings.TrimSpace(string(text))); v {
+	case Mixed, Listed:
+		*o = v
+		return nil
+	}
+	return fmt.Errorf("%q is not an order of requests: mixed (default, by weight) or listed (one after another)", text)
+}
+
 // StatusSet is "2xx", "402" or "200-399", both ends included.
 type StatusSet struct {
 	From int
@@ -218,33 +268,96 @@ func (s Spec) TimeoutOrDefault() time.Duration {
 	return defaultTimeout
 }
 
-// Arrivals is the rate of an open stream since its beginning; false for a
-// closed one, whose arrivals depend on the answers.
-func (s Spec) Arrivals() (arrival.Profile, bool) {
-	switch {
-	case s.Users != nil:
-		return arrival.Profile{}, false
-	case s.Ramp != nil:
-		return arrival.Ramp(s.Ramp.From, s.Ramp.To, s.Ramp.Over), true
-	case len(s.Stages) > 0:
-		var legs []arrival.Leg
-		var last arrival.Rate
-		for _, st := range s.Stages {
-			l := arrival.Leg{From: last, To: last, For: st.For}
-			if st.Rate != nil {
-				l.From, l.To = *st.Rate, *st.Rate
-			} else if st.To != nil {
-				l.To = *st.To
-			}
-			last = l.To
-			legs = append(legs, l)
+// paces are the ways to say how much load there is, by their keys, in the order
+// in which messages name them; users comes last and is the closed model.
+func (s Spec) paces() []string {
+	var given []string
+	for _, m := range []struct {
+		name string
+		set  bool
+	}{
+		{"rate", s.Rate != nil}, {"ramp", s.Ramp != nil}, {"stages", s.Stages != nil}, {"step", s.Step != nil},
+		{"spike", s.Spike != nil}, {"sine", s.Sine != nil}, {"replay", s.Replay != nil}, {"users", s.Users != nil},
+	} {
+		if m.set {
+			given = append(given, m.name)
 		}
-		return arrival.Stages(legs...), true
-	case s.Rate != nil:
-		return arrival.Constant(*s.Rate), true
 	}
-	return arrival.Profile{}, true
+	return given
 }
+
+// Paced tells whether the spec says how much load there is.
+func (s Spec) Paced() bool { return len(s.paces()) > 0 }
+
+// Arrivals is when the requests of an open stream are due, since its beginning,
+// for the seed of its run; false for a closed stream, whose arrivals depend on
+// the answers.
+func (s Spec) Arrivals(seed uint64) (arrival.Process, bool) {
+	if s.Users != nil {
+		return arrival.Profile{}, false
+	}
+	if s.Replay != nil {
+		return s.Replay.trace(s.hasRequests()), true
+	}
+	var curve interface {
+		arrival.Process
+		arrival.Curve
+	} = arrival.Profile{}
+	switch {
+	case s.Rate != nil:
+		curve = arrival.Constant(*s.Rate)
+	case s.Ramp != nil:
+		curve = arrival.Ramp(s.Ramp.From, s.Ramp.To, s.Ramp.Over)
+	case len(s.Stages) > 0:
+		curve = arrival.Stages(s.legs()...)
+	case s.Step != nil:
+		curve = arrival.Step(s.Step.From, s.Step.By, s.Step.Every, s.Step.To)
+	case s.Spike != nil:
+		curve = arrival.Spike(s.Spike.Base, s.Spike.Peak, s.Spike.At, s.Spike.For)
+	case s.Sine != nil:
+		curve = arrival.Sine{Mean: s.Sine.Mean, Amplitude: s.Sine.Amplitude, Period: s.Sine.Period, Phase: s.Sine.Phase}
+	}
+	if s.Spacing == arrival.PoissonSpacing {
+		return arrival.Poisson{Curve: curve, Seed: streamSeed(seed, s.Name+" arrivals")}, true
+	}
+	return curve, true
+}
+
+func (s Spec) legs() []arrival.Leg {
+	var legs []arrival.Leg
+	var last arrival.Rate
+	for _, st := range s.Stages {
+		l := arrival.Leg{From: last, To: last, For: st.For}
+		if st.Rate != nil {
+			l.From, l.To = *st.Rate, *st.Rate
+		} else if st.To != nil {
+			l.To = *st.To
+		}
+		last = l.To
+		legs = append(legs, l)
+	}
+	return legs
+}
+
+func (s Spec) hasRequests() bool { return s.Request != nil || s.Requests != nil || s.Steps != nil }
+
+// expanded is the spec with the requests of its log, where it has none of its
+// own, and which of its requests comes when; nil where weights decide.
+func (s Spec) expanded() (Spec, []uint32) {
+	var order []uint32
+	switch {
+	case s.Replay != nil && !s.hasRequests():
+		s.Requests, order = s.Replay.requests()
+	case s.Order == Listed && s.Request == nil:
+		for i := range s.Requests {
+			order = append(order, uint32(i))
+		}
+	}
+	return s, order
+}
+
+// MostConnections is how many may be open at once.
+func (s Spec) MostConnections() int { return s.connections() }
 
 // connections is how many may be open at once.
 func (s Spec) connections() int {

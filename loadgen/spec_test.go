@@ -95,7 +95,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"rate", "rate 0/s must be above 0", func(s *Spec) { s.Rate = perSecond(0) }},
 		{"rate", "rate -5/s must be above 0", func(s *Spec) { s.Rate = perSecond(-5) }},
 		{"rate", "at most 1000000/s", func(s *Spec) { s.Rate = perSecond(2e6) }},
-		{"", "write one of rate, ramp, stages (open model) or users (closed model)", func(s *Spec) { s.Rate = nil }},
+		{"", "write one of rate, ramp, stages, step, spike, sine, replay (open model) or users (closed model)", func(s *Spec) { s.Rate = nil }},
 		{"users", "rate and users are given", func(s *Spec) { s.Users = ptr(5) }},
 		{"ramp", "rate and ramp are given", func(s *Spec) { s.Ramp = &Ramp{To: 5, Over: time.Second} }},
 		{"ramp.from", "must be above 0", func(s *Spec) { s.Rate, s.Ramp = nil, &Ramp{From: -1, To: 5, Over: time.Second} }},
@@ -179,7 +179,7 @@ func TestModelAndDefaults(t *testing.T) {
 	if s.Model() != "closed" || s.TimeoutOrDefault() != time.Second || s.connections() != 3000 {
 		t.Errorf("%s, %v, %d", s.Model(), s.TimeoutOrDefault(), s.connections())
 	}
-	if _, ok := s.Arrivals(); ok {
+	if _, ok := s.Arrivals(1); ok {
 		t.Error("a closed stream has arrivals")
 	}
 }

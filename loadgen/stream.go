@@ -20,6 +20,7 @@ type stream struct {
 	kinds    []kind
 	weight   uint64          // of all kinds together
 	timeouts []time.Duration // the different ones
+	order    []uint32        // which kind comes when, and again; nil where weights decide
 	session  bool            // the kinds are steps
 	sources  []*source
 	slots    int  // captured values
@@ -65,7 +66,8 @@ type header struct {
 // compile checks as it goes; mistakes are reported as Spec.Check does, and the
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name), session: len(s.Steps) > 0}
+	s, order := s.expanded()
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0}
 	in := st.scope(s)
 	readable := true // all templates
 	names := s.stepNames()
@@ -157,15 +159,21 @@ func contentType(body string) string {
 }
 
 // kind of request number seq; of a session, its first step.
-func (s *stream) kind(seq uint64) *kind {
+func (s *stream) kind(seq uint64) *kind { return &s.kinds[s.pick(seq)] }
+
+// pick is the kind of request number seq, as an index into kinds.
+func (s *stream) pick(seq uint64) int {
 	if len(s.kinds) == 1 || s.session {
-		return &s.kinds[0]
+		return 0
+	}
+	if len(s.order) > 0 {
+		return int(s.order[seq%uint64(len(s.order))])
 	}
 	d := drawOf(s.seed, seq, forKind)
 	at := d.below(s.weight)
 	for i := range s.kinds {
 		if at < s.kinds[i].weight {
-			return &s.kinds[i]
+			return i
 		}
 		at -= s.kinds[i].weight
 	}

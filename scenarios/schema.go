@@ -115,6 +115,10 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[faults.Latency]():      {"delay"},
 	reflect.TypeFor[faults.Bandwidth]():    {"rate"},
 	reflect.TypeFor[faults.Partition]():    {"from", "to"},
+	reflect.TypeFor[loadgen.Step]():        {"by", "every", "to"},
+	reflect.TypeFor[loadgen.Spike]():       {"peak", "for"},
+	reflect.TypeFor[loadgen.Sine]():        {"mean", "amplitude", "period"},
+	reflect.TypeFor[loadgen.Replay]():      {"file"},
 }
 
 // namedTypes are the lists that files write as mappings.
@@ -170,6 +174,9 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[pattern.Timeout](): {pattern: `^off$|` + durationPattern, examples: []any{"500ms", "off"}},
 	reflect.TypeFor[pattern.Mode]():    {pattern: `^(off|textbook|hardened)$`, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[arrival.Rate]():    {pattern: `^[^/]+/\s*(s|m|h)\s*$`, examples: []any{"200/s", "30/m", "100/h"}},
+	reflect.TypeFor[arrival.Spacing](): {pattern: `^(even|poisson)$`, examples: []any{"even", "poisson"}},
+	reflect.TypeFor[arrival.Phase]():   {pattern: `^(mean-up|peak|mean-down|trough)$`, examples: []any{"mean-up", "trough"}},
+	reflect.TypeFor[loadgen.Order]():   {pattern: `^(mixed|listed)$`, examples: []any{"mixed", "listed"}},
 	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$`, numbers: true,
 		examples: []any{"2xx", 402, "200-399"}},
 	reflect.TypeFor[loadgen.RowOrder](): {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},

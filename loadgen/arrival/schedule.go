@@ -23,28 +23,43 @@ import (
 //
 // A Schedule belongs to one goroutine.
 type Schedule struct {
-	pacer vegeta.Pacer
-	now   time.Duration
-	hits  uint64
+	pacer     vegeta.Pacer
+	now       time.Duration
+	hits      uint64
+	shard, of uint64
 }
 
 // On is the schedule of p from its beginning.
-func On(p vegeta.Pacer) *Schedule { return &Schedule{pacer: p} }
+func On(p vegeta.Pacer) *Schedule { return Split(p, 0, 1) }
+
+// Split is part shard (from 0) of the schedule of p cut into so many: of all
+// requests, those whose number leaves shard when divided by of. The parts need
+// nothing of one another, and together are the whole.
+func Split(p vegeta.Pacer, shard, of int) *Schedule {
+	return &Schedule{pacer: p, shard: uint64(shard), of: uint64(of)}
+}
 
 // Next is when the next request is due, since the schedule's beginning; due
 // times never go back. There is none (false) when the pacer stops.
 func (s *Schedule) Next() (due time.Duration, ok bool) {
-	wait, stop := s.pacer.Pace(s.now, s.hits)
-	if stop || wait > math.MaxInt64-s.now {
-		return 0, false
+	for {
+		wait, stop := s.pacer.Pace(s.now, s.hits)
+		if stop || wait > math.MaxInt64-s.now {
+			return 0, false
+		}
+		s.now += max(wait, 0)
+		s.hits++
+		if (s.hits-1)%s.of == s.shard {
+			return s.now, true
+		}
 	}
-	s.now += max(wait, 0)
-	s.hits++
-	return s.now, true
 }
 
+// Seq is the number, in the whole schedule, of the request that Next told last.
+func (s *Schedule) Seq() uint64 { return s.hits - 1 }
+
 // Profile is a rate that changes over time in straight lines: constant, ramp,
-// or stages. It is a vegeta.Pacer, exact where vegeta's own approximate.
+// stages, step, or spike. It is a vegeta.Pacer, exact where vegeta's own approximate.
 //
 //	rate
 //	 To  |          ,-------------    R(t) = R₀ + a·x       in a leg that begins at t₀,
@@ -107,9 +122,47 @@ func Stages(legs ...Leg) Profile {
 	return p
 }
 
+// Step begins at one rate and goes by so much to another, once every so often,
+// then stays there.
+//
+//	  to |             ,-----
+//	     |         ,---'
+//	from |_____,---'
+//	     +-------------------> t
+//	       every
+func Step(from, by Rate, every time.Duration, to Rate) Profile {
+	return Stages(stairs(from, by, every, to)...)
+}
+
+func stairs(from, by Rate, every time.Duration, to Rate) []Leg {
+	var legs []Leg
+	if by > 0 {
+		for k := range Steps(from, by, to) {
+			r := from + Rate(k)*by
+			if to < from {
+				r = from - Rate(k)*by
+			}
+			legs = append(legs, Leg{r, r, every})
+		}
+	}
+	return append(legs, Leg{From: to, To: to})
+}
+
+// Steps is how many rates a Step goes through before the last one.
+func Steps(from, by, to Rate) int {
+	return int(math.Ceil(math.Abs(float64(to-from))/float64(by) - 1e-9))
+}
+
+// Spike is a rate with an interlude: base, from at on peak for so long, then base.
+func Spike(base, peak Rate, at, long time.Duration) Profile {
+	return Stages(Leg{base, base, at}, Leg{peak, peak, long}, Leg{From: base, To: base})
+}
+
 // Due is when request k is due, and whether it ever is.
-func (p Profile) Due(k uint64) (time.Duration, bool) {
-	target := float64(k) + 0.5
+func (p Profile) Due(k uint64) (time.Duration, bool) { return p.When(float64(k) + 0.5) }
+
+// When implements Curve.
+func (p Profile) When(target float64) (time.Duration, bool) {
 	// The leg in which H reaches the target is the last one that begins below it.
 	i := sort.Search(len(p.legs), func(i int) bool { return p.legs[i].before >= target }) - 1
 	if i < 0 {

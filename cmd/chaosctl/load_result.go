@@ -1,0 +1,260 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/experiments/verdict"
+	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/loadgen/hdr"
+	"github.com/chaosctl/chaosctl/reports/chart"
+)
+
+// loadOutcome adds up what a load's windows say. One goroutine adds; it is read
+// when the load is over.
+type loadOutcome struct {
+	status    string // completed, interrupted
+	took      time.Duration
+	generator generatorHealth
+
+	total   loadCounts // of what was due after the warm-up
+	last    time.Duration
+	details map[string]string // an example of each kind of error
+	windows []journal.Event
+	warmup  time.Duration
+	judged  bool // the windows are kept, for the verdict
+
+	seconds map[int64]*loadCounts // by due time; includes the warm-up
+}
+
+// loadCounts is a sum of windows.
+type loadCounts struct {
+	due, sent, ok, failed, queued, dropped, late, connects int
+	bytesSent, bytesReceived                               int64
+	latency                                                *hdr.Histogram // of ok and failed
+	service, firstByte, connect, lag                       *hdr.Histogram
+	outcomes                                               map[string]int
+}
+
+func newLoadCounts() *loadCounts {
+	return &loadCounts{latency: hdr.New(), service: hdr.New(), firstByte: hdr.New(), connect: hdr.New(), lag: hdr.New(), outcomes: map[string]int{}}
+}
+
+func (c *loadCounts) add(w loadgen.Window) {
+	c.due += w.DueCount
+	c.sent += w.Sent
+	c.ok += w.OK
+	c.failed += w.Failed
+	c.queued += w.Queued
+	c.dropped += w.Dropped
+	c.late += w.Late
+	c.connects += w.Connects
+	c.bytesSent += w.BytesSent
+	c.bytesReceived += w.BytesReceived
+	c.latency.Merge(w.OKLatency)
+	c.latency.Merge(w.FailedLatency)
+	c.service.Merge(w.Service)
+	c.firstByte.Merge(w.FirstByte)
+	c.connect.Merge(w.Connect)
+	c.lag.Merge(w.Lag)
+	for name, n := range w.Outcomes {
+		c.outcomes[name] += n
+	}
+}
+
+func newLoadOutcome(p *loadPlan) *loadOutcome {
+	return &loadOutcome{
+		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup,
+		judged: len(p.objectives) > 0, seconds: map[int64]*loadCounts{},
+	}
+}
+
+func (o *loadOutcome) add(w loadgen.Window) {
+	o.last = max(o.last, w.Due+windowLength)
+	second := int64(w.Due / time.Second)
+	if o.seconds[second] == nil {
+		o.seconds[second] = newLoadCounts()
+	}
+	o.seconds[second].add(w)
+	if w.Due >= o.warmup {
+		o.total.add(w)
+	}
+	if o.judged {
+		o.windows = append(o.windows, journal.Event{At: w.Due + windowLength, Window: &journal.Window{
+			Load: w.Load, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
+			Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
+			OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
+		}})
+	}
+}
+
+// windowLength is what a loadgen.Window covers.
+const windowLength = 100 * time.Millisecond
+
+func (o *loadOutcome) sample(s loadgen.Sample) {
+	if s.Detail != "" && o.details[s.Outcome] == "" {
+		o.details[s.Outcome] = s.Detail
+	}
+}
+
+// length is how long requests fell due, after the warm-up.
+func (o *loadOutcome) length(p *loadPlan) time.Duration {
+	if p.requests == 0 && o.status == "completed" {
+		return p.duration
+	}
+	return max(min(o.last-p.warmup, p.duration), windowLength)
+}
+
+// events are the journal that such a run would have had.
+func (o *loadOutcome) events(p *loadPlan) []journal.Event {
+	events := append([]journal.Event{{Start: &journal.Start{Version: journal.Version, Seed: p.seed}}}, o.windows...)
+	end := max(o.took, p.warmup+o.length(p))
+	if o.status == "interrupted" {
+		events = append(events, journal.Event{At: end, Abort: &journal.Abort{Reason: "interrupted", Interrupted: true}})
+	}
+	return append(events, journal.Event{At: end, End: &journal.End{Status: o.status}})
+}
+
+// loadResult is what --output json prints: the load of result.json, and more
+// about it. Times are in seconds.
+type loadResult struct {
+	verdict.LoadResult
+	MinS     float64 `json:"min_s"`
+	MeanS    float64 `json:"mean_s"`
+	Canceled int     `json:"canceled"` // cut off by Ctrl-C; neither ok nor failed
+
+	URL       string  `json:"url"`
+	Address   string  `json:"address"`
+	Seed      uint64  `json:"seed"`
+	Engine    string  `json:"engine"`     // fast, general
+	Status    string  `json:"status"`     // completed, interrupted
+	DurationS float64 `json:"duration_s"` // in which requests fell due
+	TookS     float64 `json:"took_s"`     // until the last answer, warm-up included
+	AskedPerS float64 `json:"asked_per_s,omitempty"`
+	SentPerS  float64 `json:"sent_per_s"`
+	OKPerS    float64 `json:"ok_per_s"`
+
+	Service   *loadQuantiles `json:"service,omitempty"`    // done − sent of the ok
+	FirstByte *loadQuantiles `json:"first_byte,omitempty"` // since sent, of the ok
+	Connect   *loadQuantiles `json:"connect,omitempty"`    // how long connections took to make
+	Lag       *loadQuantiles `json:"lag,omitempty"`        // of the generator: sent − due where nothing was queued
+
+	Connects      int               `json:"connects,omitempty"`
+	BytesSent     int64             `json:"bytes_sent"`
+	BytesReceived int64             `json:"bytes_received"`
+	Errors        map[string]string `json:"errors,omitempty"` // an example of each class
+	Generator     generatorHealth   `json:"generator"`
+
+	Verdict    verdict.Verdict           `json:"verdict,omitempty"`
+	Reasons    []string                  `json:"reasons,omitempty"`
+	Objectives []verdict.ObjectiveResult `json:"objectives,omitempty"`
+	Warnings   []string                  `json:"warnings"`
+}
+
+// loadQuantiles is a distribution in a few numbers.
+type loadQuantiles struct {
+	P50S  float64 `json:"p50_s"`
+	P90S  float64 `json:"p90_s"`
+	P95S  float64 `json:"p95_s"`
+	P99S  float64 `json:"p99_s"`
+	P999S float64 `json:"p999_s"`
+	MaxS  float64 `json:"max_s"`
+}
+
+func quantilesOf(h *hdr.Histogram) *loadQuantiles {
+	if h.Count() == 0 {
+		return nil
+	}
+	q := func(x float64) float64 { return h.Quantile(x).Seconds() }
+	return &loadQuantiles{q(0.5), q(0.9), q(0.95), q(0.99), q(0.999), q(1)}
+}
+
+// Late requests beyond both make the generator saturated, as in a run's verdict.
+const (
+	saturatedShare = 0.01
+	saturatedFew   = 10
+)
+
+func (c *loadCounts) saturated() bool {
+	return c.late > saturatedFew && float64(c.late) > saturatedShare*float64(c.due)
+}
+
+// result says everything that is known of a load.
+func (p *loadPlan) result(o *loadOutcome) loadResult {
+	c, length := &o.total, o.length(p).Seconds()
+	r := loadResult{
+		LoadResult: verdict.LoadResult{
+			Name: p.spec.Name, Model: p.spec.Model(), Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed,
+			Queued: c.queued, Dropped: c.dropped, Late: c.late, Outcomes: c.outcomes,
+		},
+		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
+		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
+		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
+		Service: quantilesOf(c.service), FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Lag: quantilesOf(c.lag),
+		Connects: c.connects, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
+		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
+	}
+	engine, _, _ := p.config().Chosen() // its error was told before the start
+	r.Engine = engine.String()
+	if arrivals, open := p.spec.Arrivals(p.seed); open {
+		r.AskedPerS = (arrivals.Expected(p.warmup+o.length(p)) - arrivals.Expected(p.warmup)) / length
+	}
+	if q := quantilesOf(c.latency); q != nil {
+		r.P50S, r.P90S, r.P95S, r.P99S, r.P999S, r.MaxS = q.P50S, q.P90S, q.P95S, q.P99S, q.P999S, q.MaxS
+	}
+	if len(p.objectives) > 0 {
+		j := p.judge(o, p.objectives)
+		r.Verdict, r.Reasons, r.Objectives = j.Verdict, j.Reasons, j.Objectives
+		r.Warnings = append(r.Warnings, j.Warnings...)
+	} else if c.saturated() {
+		r.Warnings = append(r.Warnings, saturatedText(c))
+	}
+	switch {
+	case c.due == 0:
+		r.Warnings = append(r.Warnings, "no request was due in this time")
+	case c.ok == 0 && c.failed > 0:
+		r.Warnings = append(r.Warnings, "not one request was answered as it should be")
+	}
+	if r.Warnings == nil {
+		r.Warnings = []string{}
+	}
+	return r
+}
+
+func saturatedText(c *loadCounts) string {
+	return fmt.Sprintf("generator saturated: %s of %s requests were sent more than 10 ms late though a connection was free; the latencies are not the server's alone. Lower the rate, or give the generator more CPU",
+		chart.Share(float64(c.late)/float64(c.due)), chart.Count(c.due))
+}
+
+func (r loadResult) exitCode() int {
+	switch {
+	case r.Status == "interrupted":
+		return exitAborted
+	case r.Verdict == verdict.Fail:
+		return exitFail
+	case r.Verdict == verdict.Inconclusive:
+		return exitInconclusive
+	}
+	return exitPass
+}
+
+// perSecond are the seconds in their order, gaps included.
+func (o *loadOutcome) perSecond(f func(second int64, c *loadCounts) error) error {
+	keys := slices.Sorted(maps.Keys(o.seconds))
+	if len(keys) == 0 {
+		return nil
+	}
+	for s := keys[0]; s <= keys[len(keys)-1]; s++ {
+		c := o.seconds[s]
+		if c == nil {
+			c = newLoadCounts()
+		}
+		if err := f(s, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

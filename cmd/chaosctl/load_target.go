@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/scenarios/strict"
+)
+
+// loadName is the stream's name: one for all, so that a seed means the same
+// whatever the URL.
+const loadName = "load"
+
+// mostTargets bounds what is read from a file of targets.
+const mostTargets = 1 << 20
+
+// loadTarget is where a load goes.
+type loadTarget struct {
+	scheme    string // http or https
+	authority string // as the URL has it: shop.example:8080
+	addresses []string
+	address   string // the one of them that is used: 192.0.2.7:8080
+	insecure  bool
+}
+
+func (t loadTarget) url() string { return t.scheme + "://" + t.authority }
+
+// readLoad reads what the argument names: a URL, or a file of targets or of a
+// load stream. The spec lacks what flags may say.
+func readLoad(arg string) (loadgen.Spec, loadTarget, error) {
+	if strings.Contains(arg, "://") && !strings.ContainsAny(arg[:strings.Index(arg, "://")], `/\`) {
+		a, err := parseAddress(arg)
+		if err != nil {
+			return loadgen.Spec{}, loadTarget{}, err
+		}
+		return a.spec(loadgen.Spec{Request: &loadgen.Request{Path: a.path, Headers: a.headers()}}), a.target(), nil
+	}
+	src, err := readLoadFile(arg)
+	if err != nil {
+		return loadgen.Spec{}, loadTarget{}, err
+	}
+	if ext := filepath.Ext(arg); ext == ".yaml" || ext == ".yml" {
+		return readStream(arg, src)
+	}
+	requests, err := readTargets(arg, src)
+	if err != nil {
+		return loadgen.Spec{}, loadTarget{}, err
+	}
+	s := loadgen.Spec{Order: loadgen.Listed}
+	var first address
+	for i, r := range requests {
+		if i == 0 {
+			first = r.address
+		} else if r.scheme != first.scheme || r.authority != first.authority {
+			return s, loadTarget{}, fmt.Errorf("%s:%d: %s://%s is another address than %s://%s above; one load goes to one address: make a file for each",
+				arg, r.line, r.scheme, r.authority, first.scheme, first.authority)
+		}
+		s.Requests = append(s.Requests, r.request)
+	}
+	return first.spec(s), first.target(), nil
+}
+
+func readLoadFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%q is no file, and no URL: a URL begins with http:// or https://", name)
+	case err != nil:
+		return nil, err
+	}
+	defer f.Close()
+	const most = 256 << 20
+	src, err := io.ReadAll(io.LimitReader(f, most+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case len(src) > most:
+		return nil, fmt.Errorf("%s: more than %d MB", name, most>>20)
+	}
+	return src, nil
+}
+
+// readStream reads a load stream as a scenario writes it, with a URL for its to.
+func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
+	doc := strict.Parse(name, src)
+	var s loadgen.Spec
+	doc.Decode(&s)
+	if err := doc.Err(); err != nil {
+		return s, loadTarget{}, err
+	}
+	if s.To == "" {
+		return s, loadTarget{}, fmt.Errorf("%s: to is missing: write to: http://HOST:PORT", name)
+	}
+	a, err := parseAddress(s.To)
+	switch {
+	case err != nil:
+		return s, loadTarget{}, fmt.Errorf("%s: to: %w", name, err)
+	case a.path != "/":
+		return s, loadTarget{}, fmt.Errorf("%s: to: %q is in the way; the path stands in the request", name, a.path)
+	}
+	s.Headers = merged(a.headers(), s.Headers)
+	return a.spec(s), a.target(), nil
+}
+
+// address is a URL taken apart. Its path may be a template, and stays as it is.
+type address struct {
+	scheme, authority, path string
+	user                    *url.Userinfo
+}
+
+func parseAddress(text string) (address, error) {
+	scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
+	a := address{scheme: strings.ToLower(scheme), path: "/"}
+	if !ok || a.scheme != "http" && a.scheme != "https" {
+		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…", text)
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest, a.path = rest[:i], rest[i:]
+		a.path, _, _ = strings.Cut(a.path, "#")
+		if !strings.HasPrefix(a.path, "/") {
+			a.path = "/" + a.path
+		}
+	}
+	u, err := url.Parse(a.scheme + "://" + rest)
+	if err != nil {
+		return a, fmt.Errorf("%q is not a URL: %w", text, errors.Unwrap(err))
+	}
+	a.authority, a.user = u.Host, u.User
+	if u.Hostname() == "" {
+		return a, fmt.Errorf("%q names no host: write http://HOST:PORT/PATH", text)
+	}
+	return a, nil
+}
+
+func (a address) target() loadTarget { return loadTarget{scheme: a.scheme, authority: a.authority} }
+
+func (a address) spec(s loadgen.Spec) loadgen.Spec {
+	s.Name, s.To = loadName, a.authority
+	return s
+}
+
+// headers are those that the URL asks for.
+func (a address) headers() map[string]string {
+	h := map[string]string{"Host": a.authority}
+	if a.user != nil {
+		password, _ := a.user.Password()
+		h["Authorization"] = "Basic " + base64.StdEncoding.EncodeToString([]byte(a.user.Username()+":"+password))
+	}
+	return h
+}
+
+// listed is one target of a file, and the line it begins on.
+type listed struct {
+	address
+	line    int
+	request loadgen.Request
+}
+
+// readTargets reads vegeta's formats: JSON, an object per line, or HTTP:
+//
+//	POST http://shop.example/checkout
+//	Content-Type: application/json
+//	@body.json
+//
+// Targets are separated by blank lines, or by the next method; # begins a
+// comment. Nothing in such a file is a template.
+func readTargets(name string, src []byte) ([]listed, error) {
+	var all []listed
+	var err error
+	if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) {
+		all, err = readJSONTargets(src)
+	} else {
+		all, err = readHTTPTargets(src)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s:%w", name, err)
+	case len(all) == 0:
+		return nil, fmt.Errorf("%s: there is no target in it: write lines like GET http://127.0.0.1:8080/", name)
+	}
+	return all, nil
+}
+
+var targetLine = regexp.MustCompile(`^([A-Z]+)\s+(\S.*)$`)
+
+func readHTTPTargets(src []byte) ([]listed, error) {
+	var all []listed
+	open := false // the target goes on
+	lines := bufio.NewScanner(bytes.NewReader(src))
+	lines.Buffer(nil, 1<<20)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		m := targetLine.FindStringSubmatch(line)
+		switch {
+		case line == "":
+			open = false
+		case line[0] == '#':
+		case m != nil:
+			t, err := newListed(n, m[1], m[2], nil, nil)
+			if err != nil {
+				return nil, fmt.Errorf("%d: %w", n, err)
+			}
+			if all = append(all, t); len(all) > mostTargets {
+				return nil, fmt.Errorf("%d: more than %d targets", n, mostTargets)
+			}
+			open = true
+		case !open:
+			return nil, fmt.Errorf("%d: %q is not a target: write METHOD URL, like GET http://127.0.0.1:8080/", n, line)
+		case line[0] == '@':
+			body, err := os.ReadFile(line[1:])
+			if err != nil {
+				return nil, fmt.Errorf("%d: the body: %w", n, err)
+			}
+			all[len(all)-1].request.Body, open = loadgen.Literal(string(body)), false
+		default:
+			key, value, ok := strings.Cut(line, ":")
+			if key, value = strings.TrimSpace(key), strings.TrimSpace(value); !ok || key == "" || value == "" {
+				return nil, fmt.Errorf("%d: %q is not a header: write Name: value", n, line)
+			}
+			addHeader(all[len(all)-1].request.Headers, key, value)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf(" %w", err)
+	}
+	return all, nil
+}
+
+func readJSONTargets(src []byte) ([]listed, error) {
+	var all []listed
+	for n, line := range bytes.Split(src, []byte("\n")) {
+		n++
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		var v vegeta.Target
+		d := json.NewDecoder(bytes.NewReader(line))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&v); err != nil {
+			return nil, fmt.Errorf("%d: %w", n, err)
+		}
+		t, err := newListed(n, v.Method, v.URL, v.Header, v.Body)
+		if err != nil {
+			return nil, fmt.Errorf("%d: %w", n, err)
+		}
+		if all = append(all, t); len(all) > mostTargets {
+			return nil, fmt.Errorf("%d: more than %d targets", n, mostTargets)
+		}
+	}
+	return all, nil
+}
+
+func newListed(line int, method, address string, headers map[string][]string, body []byte) (listed, error) {
+	a, err := parseAddress(address)
+	if err != nil {
+		return listed{}, err
+	}
+	r := loadgen.Request{Method: method, Path: loadgen.Literal(a.path), Body: loadgen.Literal(string(body)), Headers: a.headers()}
+	for name, values := range headers {
+		for _, v := range values {
+			addHeader(r.Headers, name, v)
+		}
+	}
+	return listed{address: a, line: line, request: r}, nil
+}
+
+// addHeader joins the values of one name, which is what several lines of it mean
+// (RFC 9110, 5.3).
+func addHeader(headers map[string]string, name, value string) {
+	value = loadgen.Literal(value)
+	for other, v := range headers {
+		if strings.EqualFold(other, name) {
+			delete(headers, other)
+			if !strings.EqualFold(name, "Host") && !strings.EqualFold(name, "Authorization") {
+				value = v + ", " + value
+			}
+		}
+	}
+	headers[name] = value
+}
+
+// lookup finds the addresses of the target's host.
+func (t *loadTarget) lookup(ctx context.Context) error {
+	u := url.URL{Host: t.authority}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[t.scheme]
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, u.Hostname())
+	if err != nil {
+		return usage(fmt.Errorf("no address for %q: %w", u.Hostname(), err), "check the host's name, or write its IP address")
+	}
+	for _, ip := range ips {
+		t.addresses = append(t.addresses, net.JoinHostPort(ip.String(), port))
+	}
+	return nil
+}
+
+// reachable is the first of the target's addresses that accepts a connection.
+func reachable(ctx context.Context, t loadTarget) (string, error) {
+	var failures error
+	for _, a := range t.addresses {
+		d := net.Dialer{Timeout: 3 * time.Second}
+		conn, err := d.DialContext(ctx, "tcp", a)
+		if err == nil {
+			return a, conn.Close()
+		}
+		failures = errors.Join(failures, err)
+	}
+	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), "start the server first; load begins only when it accepts a connection")
+}
+
+// dialTLS makes connections for https: HTTP/1.1 over TLS, certificates checked
+// against the URL's host unless the user said otherwise.
+func (t loadTarget) dialTLS() func(ctx context.Context, network, address string) (net.Conn, error) {
+	u := url.URL{Host: t.authority}
+	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}, InsecureSkipVerify: t.insecure}}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return tlsConn{conn.(*tls.Conn)}, nil
+	}
+}
+
+// tlsConn shows the socket below, where loadgen looks whether an idle connection
+// was closed: whatever the peer says between two answers is its close_notify.
+type tlsConn struct{ *tls.Conn }
+
+func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
+	s, ok := c.NetConn().(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return s.SyscallConn()
+}

@@ -1,0 +1,388 @@
+package loadgen
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const haveFast = true
+
+// A shard is one event loop of the fast engine: a goroutine on a thread of its
+// own, with its part of the stream's demand and of its connections, all its
+// sockets in one poller, and a ledger. Shards share nothing that is written, but
+// the count of a closed stream's requests.
+//
+//	        ┌───────────────────────────────────────────────────────────┐
+//	        v                                                           │
+//	wait for sockets, or the next due time, or the next deadline        │
+//	        └─> events: connect, write, read, finish; carry what queues │
+//	                └─> send all that is due ─> expire ─> publish ──────┘
+//
+// Requests that are due within one quantum are sent together: a wait costs more
+// than a request.
+type shard struct {
+	config Config
+	stream *stream
+	ledger *ledger
+	poller *poller
+	demand demand
+	static []rendering // by kind
+	target target      // the address that Resolve gave last
+
+	begun  time.Time     // when the clock was read last by means of the system,
+	offset time.Duration // and what it showed: an offset of the run's clock
+
+	conns    []*conn // those that were needed so far
+	limit    int
+	closed   *users     // the demand of a closed stream
+	own      bool       // every user has a connection of its own
+	warm     connList   // free, open; the first was used last. Where users share, all that are free, in turn
+	cold     connList   // free, not open
+	inFlight []connList // by timeout, each in the order of deadlines
+	busy     int        // connections in flight
+	queue    queue
+	unheard  bool // the poller has news that no connection has heard yet
+
+	cutOff atomic.Bool // the run's context has ended
+
+	memos   [4]memo
+	memo    int // the next one to be replaced
+	details map[detailKey]string
+	request []byte
+	body    []byte
+	buffer  []byte
+
+	dials  sync.WaitGroup
+	dialer context.Context // of what is dialed off the loop
+	hangUp context.CancelFunc
+	mu     sync.Mutex
+	dialed []dialed
+}
+
+const (
+	quantum = 100 * time.Microsecond
+	// Of what is due at once, at most so much is sent before looking for answers.
+	salvo = 128
+	// publishing more often than the collector looks would be of no use.
+	publishEvery = windowLength
+)
+
+func newShards(c Config, s *stream, col *collector) (shards []*shard, err error) {
+	n, connections, seq := c.shards(), c.Spec.connections(), new(atomic.Uint64)
+	defer func() {
+		if err != nil {
+			closeShards(shards)
+			shards = nil
+		}
+	}()
+	for i := range n {
+		p, err := newPoller(true)
+		if err != nil {
+			return shards, err
+		}
+		sh := &shard{
+			config: c, stream: s, ledger: newLedger(c), poller: p, static: make([]rendering, len(s.kinds)),
+			limit:    connections / n,
+			inFlight: make([]connList, len(s.timeouts)), queue: newQueue(s),
+			details: map[detailKey]string{}, buffer: make([]byte, 64<<10),
+		}
+		if i < connections%n {
+			sh.limit++
+		}
+		if c.Spec.Users == nil {
+			sh.demand = newArrivals(c, i, n)
+		} else {
+			sh.closed = newUsers(c, seq, i, n)
+			sh.demand = sh.closed
+			sh.own = c.Spec.users() <= connections
+		}
+		shards = append(shards, sh)
+		col.ledgers = append(col.ledgers, sh.ledger)
+	}
+	col.passed.Store(int64(never)) // the ledgers say
+	return shards, nil
+}
+
+func closeShards(shards []*shard) {
+	for _, s := range shards {
+		s.poller.close()
+	}
+}
+
+// runShards returns when the fate of every request is known.
+func runShards(ctx context.Context, shards []*shard) {
+	var cut sync.WaitGroup
+	cut.Add(1)
+	stop := context.AfterFunc(ctx, func() {
+		defer cut.Done()
+		for _, s := range shards {
+			s.cutOff.Store(true)
+			s.poller.ring()
+		}
+	})
+	var all sync.WaitGroup
+	for _, s := range shards {
+		all.Go(func() { s.run(ctx) })
+	}
+	all.Wait()
+	if stop() {
+		cut.Done()
+	}
+	cut.Wait()
+}
+
+func (s *shard) run(ctx context.Context) {
+	// The thread is its own for the sake of its timers. It must be given back: the
+	// system kills the children of a thread that ends, where they asked for it
+	// (Pdeathsig).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	precisely()
+	defer asUsual()
+
+	s.dialer, s.hangUp = context.WithCancel(ctx)
+	s.begun = time.Now()
+	s.offset = s.begun.Sub(s.config.Start)
+
+	var sent, published time.Duration // when it was done last
+	published = s.now()
+	for s.demand.next() != never || s.busy > 0 || s.queue.size > 0 {
+		now := s.now()
+		n := s.poller.wait(s.pause(now, sent, published))
+		if s.cutOff.Load() {
+			s.abandon()
+			break
+		}
+		s.unheard = true
+		for i := range n {
+			e := &s.poller.events[i]
+			if e.Fd < 0 {
+				s.poller.hear(e.Fd)
+				s.takeDialed()
+			} else if c := s.conns[e.Fd]; c.generation == e.Pad {
+				c.handle(e.Events)
+			}
+			s.settle()
+		}
+		s.unheard = n == len(s.poller.events)
+		now = s.now()
+		if s.demand.next() <= now {
+			sent = now
+			s.sendDue(now)
+		}
+		s.expire(s.now())
+		s.settle()
+		if now-published >= publishEvery && !s.ledger.settled() {
+			published = now
+			s.ledger.publish(s.demand.passed(now))
+		}
+	}
+
+	for _, c := range s.conns {
+		c.disconnect()
+	}
+	s.hangUp()
+	s.dials.Wait()
+	s.dropDialed()
+	s.ledger.publish(never)
+}
+
+// now is the offset of the run's clock.
+func (s *shard) now() time.Duration { return s.offset + time.Since(s.begun) }
+
+// pause is how long there is nothing to do but to wait for sockets.
+func (s *shard) pause(now, sent, published time.Duration) time.Duration {
+	next := s.demand.next()
+	if next != never && next > now {
+		next = max(next, sent+quantum)
+	}
+	for i := range s.inFlight {
+		if c := s.inFlight[i].first; c != nil {
+			next = min(next, c.deadline)
+		}
+	}
+	if s.queue.size > 0 {
+		next = min(next, s.queue.expiry())
+	}
+	if !s.ledger.settled() {
+		next = min(next, published+publishEvery)
+	}
+	if next == never {
+		return never
+	}
+	return next - now
+}
+
+// sendDue notes what is due, and sends it or queues it.
+func (s *shard) sendDue(now time.Duration) {
+	for range salvo {
+		j, ok := s.demand.take(now)
+		if !ok {
+			return
+		}
+		c := s.free(j)
+		t := s.ledger.tally(j.due)
+		t.count.due++
+		if c == nil {
+			t.count.queued++
+			j.queued = true
+			s.queue.push(j)
+			continue
+		}
+		now = s.now()
+		c.carry(j, now)
+	}
+}
+
+// free is a connection for j, nil if all are busy. An open stream prefers one that
+// is open to one that is not, and the one used last to others, so that it has no
+// more connections than it needs. Users have one each, or else take turns.
+func (s *shard) free(j job) *conn {
+	switch {
+	case s.own:
+		for len(s.conns) <= int(j.user) {
+			s.newConn()
+		}
+		return s.conns[j.user]
+	case s.closed != nil && len(s.conns) < s.limit:
+		return s.newConn()
+	case s.warm.first != nil:
+		return s.warm.first
+	case s.cold.first != nil:
+		return s.cold.first
+	case len(s.conns) < s.limit:
+		return s.newConn()
+	}
+	return nil
+}
+
+// settle gives free connections to what is queued, and lets users ask again who
+// do not think. It is called after whatever may have freed a connection.
+func (s *shard) settle() {
+	for s.queue.size > 0 {
+		c := s.warm.first
+		if c == nil {
+			c = s.cold.first
+		}
+		if c == nil {
+			return
+		}
+		j, _ := s.queue.pop()
+		now := s.now()
+		if now >= j.due+s.stream.timeout(j.seq) {
+			s.drop(j, now)
+			continue
+		}
+		c.carry(j, now)
+	}
+	if s.closed != nil && s.closed.head < len(s.closed.ready) {
+		s.sendDue(s.now())
+	}
+}
+
+// expire fails what has taken longer than its timeout.
+func (s *shard) expire(now time.Duration) {
+	for i := range s.inFlight {
+		for c := s.inFlight[i].first; c != nil && c.deadline <= now; c = s.inFlight[i].first {
+			c.expire(now)
+		}
+	}
+	if s.queue.size == 0 {
+		return
+	}
+	for j, ok := s.queue.popExpired(now); ok; j, ok = s.queue.popExpired(now) {
+		s.drop(j, now)
+	}
+}
+
+func (s *shard) drop(j job, now time.Duration) {
+	f := drop(j, now)
+	s.ledger.finish(&f)
+	s.demand.done(j, dropped, now)
+}
+
+// abandon cuts off what is in flight or queued.
+func (s *shard) abandon() {
+	now := s.now()
+	for i := range s.inFlight {
+		for c := s.inFlight[i].first; c != nil; c = s.inFlight[i].first {
+			c.finish(canceled, "", now)
+		}
+	}
+	for j, ok := s.queue.pop(); ok; j, ok = s.queue.pop() {
+		f := unsent(j, canceled)
+		s.ledger.finish(&f)
+	}
+}
+
+// dialed is a socket that was connected off the loop, or not.
+type dialed struct {
+	id  socketID
+	fd  int
+	err error
+}
+
+// dialOff makes a connection to an address that is not an IP address and a port,
+// as Go's dialer does, and puts the socket where the loop takes it.
+func (s *shard) dialOff(id socketID, address string, deadline time.Duration) {
+	s.dials.Go(func() {
+		ctx, cancel := context.WithDeadline(s.dialer, s.config.Start.Add(deadline))
+		defer cancel()
+		fd, err := dialRaw(ctx, address)
+		s.mu.Lock()
+		s.dialed = append(s.dialed, dialed{id, fd, err})
+		s.mu.Unlock()
+		s.poller.ring()
+	})
+}
+
+func (s *shard) takeDialed() {
+	s.mu.Lock()
+	all := s.dialed
+	s.dialed = nil
+	s.mu.Unlock()
+	for _, d := range all {
+		if c := s.conns[d.id.index]; c.generation == d.id.generation && c.state == dialing {
+			c.takeDialed(d)
+		} else if d.err == nil {
+			closeSocket(d.fd)
+		}
+		s.settle()
+	}
+}
+
+func (s *shard) dropDialed() {
+	for _, d := range s.dialed {
+		if d.err == nil {
+			closeSocket(d.fd)
+		}
+	}
+}
+
+// detailKey is an error that may come a hundred thousand times a second.
+type detailKey struct {
+	op, call, address string
+	err               error
+}
+
+// detail is the error in the words of package net.
+func (s *shard) detail(op, call, address string, err error) string {
+	k := detailKey{op, call, address, err}
+	text, ok := s.details[k]
+	if !ok {
+		if call != "" {
+			err = &os.SyscallError{Syscall: call, Err: err}
+		}
+		text = fmt.Sprintf("%s tcp %s: %v", op, address, err)
+		if len(s.details) > 1000 {
+			clear(s.details)
+		}
+		s.details[k] = text
+	}
+	return text
+}
