@@ -29,6 +29,7 @@ type conn struct {
 	fd         int
 	state      connState
 	host       string        // that fd leads to, as Resolve said
+	peer       unix.Sockaddr // the same, where it is an address
 	used       time.Duration // when it last served
 
 	// Of the socket; an edge-triggered poller says so only once.
@@ -44,7 +45,8 @@ type conn struct {
 	fresh    bool          // the connection is made for this request
 	selves   int           // times the connection made turned out to lead to itself
 	fate     finished
-	rest     []byte // what is still to be written
+	rest     []byte // of the request, as far as the socket did not take it at once,
+	flushed  int    // and how much of that it has taken since
 	answer   answer
 
 	list       *connList // that it is in
@@ -155,6 +157,11 @@ func (c *conn) disconnect() {
 	}
 	c.fd, c.state, c.readable, c.ended = -1, shut, false, false
 	c.generation++
+	c.forget()
+}
+
+// forget gives up the memory of a request that did not fit a socket, if it is much.
+func (c *conn) forget() {
 	if cap(c.rest) > 64<<10 {
 		c.rest = nil
 	}
@@ -172,11 +179,11 @@ func (c *conn) connect() {
 		c.finish(refused, errNoAddress.Error(), c.began)
 		return
 	}
-	c.host = host
 	if s.target.host != host {
 		s.target = targetOf(host)
 	}
-	if s.target.address == nil {
+	c.host, c.peer = host, s.target.address
+	if c.peer == nil {
 		c.state = dialing
 		s.dialOff(socketID{c.index, c.generation}, host, c.deadline)
 		return
@@ -189,7 +196,10 @@ func (c *conn) connect() {
 	c.fd, c.state = fd, connecting
 	// Like package net. It only matters for a request that goes out in pieces.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	switch err := unix.Connect(fd, s.target.address); err {
+	if s.config.buffer > 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, s.config.buffer)
+	}
+	switch err := unix.Connect(fd, c.peer); err {
 	case nil:
 		if c.watch() {
 			c.connected()
@@ -228,7 +238,7 @@ func (c *conn) connected() {
 	now := c.shard.now()
 	// A connection to a local port that nobody listens on may get that very port
 	// for its own end, and be connected to itself (TCP's simultaneous open).
-	if local, err := unix.Getsockname(c.fd); err == nil && sameAddress(local, c.shard.target.address) {
+	if local, err := unix.Getsockname(c.fd); err == nil && sameAddress(local, c.peer) {
 		c.disconnect()
 		if c.selves++; c.selves > 2 {
 			c.fail("dial", "connect", unix.ECONNREFUSED)
@@ -299,7 +309,7 @@ func (c *conn) write() {
 		c.await()
 	case errno == 0, errno == unix.EAGAIN, errno == unix.EINTR:
 		c.fate.sent, c.state = n, writing
-		c.rest = append(c.rest[:0], request[n:]...)
+		c.rest, c.flushed = append(c.rest[:0], request[n:]...), 0
 		c.flush()
 	case !c.fresh && classify(errno, false) == reset:
 		// Nothing of it was written: nobody can have acted on it.
@@ -312,10 +322,10 @@ func (c *conn) write() {
 
 // flush sends what is left of the request until the socket takes no more.
 func (c *conn) flush() {
-	for len(c.rest) > 0 {
-		n, errno := sendTo(c.fd, c.rest)
+	for c.flushed < len(c.rest) {
+		n, errno := sendTo(c.fd, c.rest[c.flushed:])
 		c.fate.sent += n
-		c.rest = c.rest[n:]
+		c.flushed += n
 		switch errno {
 		case 0, unix.EINTR:
 		case unix.EAGAIN:
@@ -325,9 +335,7 @@ func (c *conn) flush() {
 			return
 		}
 	}
-	if cap(c.rest) > 64<<10 {
-		c.rest = nil
-	}
+	c.forget()
 	c.await()
 }
 
@@ -340,11 +348,20 @@ func (c *conn) await() {
 	}
 }
 
+// gulp is how often one connection is read from before others have their turn:
+// one that has always more must not keep the loop from them.
+const gulp = 16
+
 // read takes what there is of the answer.
 func (c *conn) read() {
 	s := c.shard
-	for {
-		n, errno := receiveFrom(c.fd, s.buffer, 0)
+	for range gulp {
+		flags := 0
+		if a := &c.answer; (a.state == counted || a.state == chunk) && a.left >= int64(len(s.buffer)) {
+			// Nobody looks at what is in a body: the kernel need not copy it (tcp(7)).
+			flags = unix.MSG_TRUNC
+		}
+		n, errno := receiveFrom(c.fd, s.buffer, flags)
 		switch errno {
 		case 0:
 		case unix.EINTR:
@@ -381,6 +398,7 @@ func (c *conn) read() {
 		}
 		return
 	}
+	s.unread = append(s.unread, socketID{c.index, c.generation})
 }
 
 // complete ends a request with its answer. Where that came too late, it is none.
@@ -442,8 +460,9 @@ func (s *shard) feed(a *answer, p []byte) (n int, err error) {
 }
 
 // A rendering is a request of a kind that has nothing in it to be drawn, but its
-// trace context.
+// trace context; such a kind is fixed.
 type rendering struct {
+	fixed bool
 	host  string
 	bytes []byte // nil: not rendered yet
 	trace int    // where in bytes the trace context stands; 0: it has none
@@ -452,12 +471,12 @@ type rendering struct {
 // render is request number seq, until the next one is rendered.
 func (s *shard) render(kind int, seq uint64, host string) (request []byte, err error) {
 	k, r := &s.stream.kinds[kind], &s.static[kind]
-	if !k.static() {
-		s.request, s.body, err = s.stream.appendRequest(s.request[:0], s.body, seq, host)
+	if !r.fixed {
+		s.request, s.body, err = s.stream.appendDrawn(&s.draw, s.request[:0], s.body, seq, host)
 		return s.request, err
 	}
 	if r.bytes == nil || r.host != host {
-		if r.bytes, s.body, err = s.stream.appendRequest(r.bytes[:0], s.body, seq, host); err != nil {
+		if r.bytes, s.body, err = s.stream.appendDrawn(&s.draw, r.bytes[:0], s.body, seq, host); err != nil {
 			return nil, err
 		}
 		r.host = host

@@ -36,6 +36,15 @@
 // and its steps go one after another over one connection, each a request of its own
 // that may use what earlier answers held (session.go).
 //
+// Beside the latency stand the service time, done − sent, which is what a
+// generator that forgets the waiting would report, and the generator's lag,
+// sent − due; sent is when the request was given a connection, or the making of
+// one began for it.
+//
+// Two engines carry requests (Engine): event loops on raw sockets where they can
+// be (shard), else a goroutine per connection (pool, user). What is written here
+// holds for both; sessions, and whatever looks at answers, take the second.
+//
 // Requests of a stream are numbered from 0, or else its sessions. Number k has the same content for
 // the same seed and stream name, whatever the timing.
 package loadgen

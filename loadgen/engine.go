@@ -87,6 +87,9 @@ const (
 // think say how much they can ask at the most, users who do not get a loop for
 // every 64.
 func (c Config) shards() int {
+	if c.loops > 0 {
+		return c.loops
+	}
 	s, n := c.Spec, 1.0
 	switch users := float64(s.users()); {
 	case s.Users == nil:

@@ -37,6 +37,8 @@ type Config struct {
 
 	// Engine is how requests get onto the wire; Chosen says what becomes of Auto.
 	Engine Engine
+	loops  int // event loops of the fast engine, where a test wants so many; not more than connections or users
+	buffer int // SO_SNDBUF of its sockets, where a test wants little
 
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold

@@ -50,9 +50,13 @@ type shard struct {
 
 	cutOff atomic.Bool // the run's context has ended
 
+	unread []socketID // where there is more to read than was read
+	spare  []socketID // memory for it
+
 	memos   [4]memo
 	memo    int // the next one to be replaced
 	details map[detailKey]string
+	draw    draw
 	request []byte
 	body    []byte
 	buffer  []byte
@@ -100,6 +104,9 @@ func newShards(c Config, s *stream, col *collector) (shards []*shard, err error)
 			sh.closed = newUsers(c, seq, i, n)
 			sh.demand = sh.closed
 			sh.own = c.Spec.users() <= connections
+		}
+		for i := range sh.static {
+			sh.static[i].fixed = s.kinds[i].static()
 		}
 		shards = append(shards, sh)
 		col.ledgers = append(col.ledgers, sh.ledger)
@@ -170,12 +177,13 @@ func (s *shard) run(ctx context.Context) {
 			s.settle()
 		}
 		s.unheard = n == len(s.poller.events)
+		s.readOn()
 		now = s.now()
 		if s.demand.next() <= now {
 			sent = now
 			s.sendDue(now)
 		}
-		s.expire(s.now())
+		s.expire(now)
 		s.settle()
 		if now-published >= publishEvery && !s.ledger.settled() {
 			published = now
@@ -197,6 +205,9 @@ func (s *shard) now() time.Duration { return s.offset + time.Since(s.begun) }
 
 // pause is how long there is nothing to do but to wait for sockets.
 func (s *shard) pause(now, sent, published time.Duration) time.Duration {
+	if len(s.unread) > 0 {
+		return 0
+	}
 	next := s.demand.next()
 	if next != never && next > now {
 		next = max(next, sent+quantum)
@@ -218,6 +229,18 @@ func (s *shard) pause(now, sent, published time.Duration) time.Duration {
 	return next - now
 }
 
+// readOn reads from the connections that had more than their share the last time.
+func (s *shard) readOn() {
+	before := s.unread
+	s.unread, s.spare = s.spare[:0], before
+	for _, id := range before {
+		if c := s.conns[id.index]; c.generation == id.generation && c.state == reading {
+			c.read()
+			s.settle()
+		}
+	}
+}
+
 // sendDue notes what is due, and sends it or queues it.
 func (s *shard) sendDue(now time.Duration) {
 	for range salvo {
@@ -234,8 +257,8 @@ func (s *shard) sendDue(now time.Duration) {
 			s.queue.push(j)
 			continue
 		}
-		now = s.now()
 		c.carry(j, now)
+		now = s.now()
 	}
 }
 

@@ -62,12 +62,17 @@ func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) 
 
 func (p *peer) stop() {
 	p.listener.Close()
+	p.closeAll()
+	p.all.Wait()
+}
+
+func (p *peer) closeAll() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, c := range p.conns {
 		c.Close()
 	}
-	p.mu.Unlock()
-	p.all.Wait()
+	p.conns = nil
 }
 
 func (p *peer) address() string { return p.listener.Addr().String() }
@@ -82,6 +87,16 @@ func say(c net.Conn, s string) bool {
 func hang(c net.Conn) bool {
 	_, _ = io.Copy(io.Discard, c)
 	return false
+}
+
+// onEngines is a test of both, where both can be.
+func onEngines(t *testing.T, name string, f func(t *testing.T, engine Engine)) {
+	t.Helper()
+	for _, engine := range []Engine{Fast, General} {
+		if engine == General || haveFast {
+			t.Run(strings.Trim(name+"/"+engine.String(), "/"), func(t *testing.T) { f(t, engine) })
+		}
+	}
 }
 
 const fine = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -150,6 +165,12 @@ func TestOnTheWire(t *testing.T) {
 			say(c, "HTTP/1.1 100 Continue\r\n\r\n")
 			return hang(c)
 		}, want: "timeout", detail: "timeout", per: 1},
+		{name: "never ends its body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			for say(c, "10000\r\n"+strings.Repeat("y", 0x10000)+"\r\n") {
+			}
+			return false
+		}, want: "timeout", detail: "timeout", per: 1},
 		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with", per: 1},
 		{name: "answers with two lengths", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
@@ -163,9 +184,10 @@ func TestOnTheWire(t *testing.T) {
 			return false
 		}, want: "protocol", per: 1},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		onEngines(t, c.name, func(t *testing.T, engine Engine) {
 			t.Parallel()
 			p := startPeer(t, c.serve)
+			c := c
 			if c.method == "" {
 				c.method = "GET"
 			}
@@ -173,9 +195,9 @@ func TestOnTheWire(t *testing.T) {
 			// One user: one request after another, on one connection while it lasts.
 			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Users: ptr(1), Think: 20 * time.Millisecond}
 			if c.want == "timeout" {
-				spec.Timeout = ptr(200 * time.Millisecond)
+				spec.Timeout = ptr(80 * time.Millisecond)
 			}
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Seed: 1, Start: time.Now(), Until: 300 * time.Millisecond, Resolve: p.address})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 1, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: p.address})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
@@ -191,8 +213,8 @@ func TestOnTheWire(t *testing.T) {
 			if c.per > 0 {
 				want = (s.DueCount + c.per - 1) / c.per
 			}
-			if n := int(p.dialed.Load()); n != want {
-				t.Errorf("%d connections for %d requests, want %d", n, s.DueCount, want)
+			if n := int(p.dialed.Load()); n != want || s.Connects != want {
+				t.Errorf("%d connections, %d of them told, for %d requests, want %d", n, s.Connects, s.DueCount, want)
 			}
 			if took := time.Since(s.start); took > 5*time.Second {
 				t.Errorf("the run took %v", took)
@@ -201,14 +223,37 @@ func TestOnTheWire(t *testing.T) {
 	}
 }
 
+// What nobody asked for is not the answer to the next request.
+func TestSpeaksOutOfTurn(t *testing.T) {
+	onEngines(t, "", func(t *testing.T, engine Engine) {
+		t.Parallel()
+		p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+			return say(c, fine) && say(c, "HTTP/1.1 500 Unasked\r\nContent-Length: 0\r\n\r\n")
+		})
+		s := newSums()
+		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: 300 * time.Millisecond}
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 400 * time.Millisecond, Resolve: p.address})); err != nil {
+			t.Fatal(err)
+		}
+		s.balance(t)
+		if s.OK != s.DueCount || int(p.dialed.Load()) != s.DueCount {
+			t.Errorf("outcomes %v on %d connections, want only 200, each on its own", s.Outcomes, p.dialed.Load())
+		}
+	})
+}
+
 func TestConnectionsThatCannotBeMade(t *testing.T) {
+	onEngines(t, "", testConnectionsThatCannotBeMade)
+}
+
+func testConnectionsThatCannotBeMade(t *testing.T, engine Engine) {
 	p := startPeer(t, nil)
 	gone := p.address()
 	p.stop()
 	for address, want := range map[string]string{gone: "refused", "": "refused", "127.0.0.1:99999": "other"} {
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50)}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)
@@ -219,14 +264,16 @@ func TestConnectionsThatCannotBeMade(t *testing.T) {
 }
 
 // A restarted service is found where it is now.
-func TestServiceMoves(t *testing.T) {
+func TestServiceMoves(t *testing.T) { onEngines(t, "", testServiceMoves) }
+
+func testServiceMoves(t *testing.T, engine Engine) {
 	answer := func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }
 	old, moved := startPeer(t, answer), startPeer(t, answer)
 	var address atomic.Value
 	address.Store(old.address())
 	c := Config{
-		Spec: Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(2), Think: time.Millisecond},
-		Seed: 1, Start: time.Now(), Until: time.Minute, Resolve: func() string { return address.Load().(string) },
+		Spec:   Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(2), Think: time.Millisecond},
+		Engine: engine, Seed: 1, Start: time.Now(), Until: time.Minute, Resolve: func() string { return address.Load().(string) },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -252,20 +299,23 @@ func TestServiceMoves(t *testing.T) {
 	}
 }
 
-func TestCancelOnRealSockets(t *testing.T) {
-	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) })
+func TestCancelOnRealSockets(t *testing.T) { onEngines(t, "", testCancelOnRealSockets) }
+
+func testCancelOnRealSockets(t *testing.T, engine Engine) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	var asked atomic.Int64
+	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		if asked.Add(1) == 3 {
+			cancel()
+		}
+		return hang(c)
+	})
 	s := newSums()
 	c := s.listen(Config{
-		Spec:  Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(100), Connections: ptr(3)},
-		Start: time.Now(), Until: time.Hour, Resolve: p.address,
+		Spec:   Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(100), Connections: ptr(3)},
+		Engine: engine, Start: time.Now(), Until: time.Hour, Resolve: p.address,
 	})
-	add := c.OnWindow
-	c.OnWindow = func(w Window) {
-		add(w)
-		cancel()
-	}
 	if err := Run(ctx, c); err != context.Canceled {
 		t.Fatal(err)
 	}

@@ -185,8 +185,14 @@ func (s *stream) timeout(seq uint64) time.Duration { return s.timeouts[s.kind(se
 // appendRequest renders request number seq for host as it goes over the wire.
 // body is memory to use.
 func (s *stream) appendRequest(dst, body []byte, seq uint64, host string) (request, usedBody []byte, err error) {
-	d, trace := drawOf(s.seed, seq, forContent), drawOf(s.seed, seq, forTrace)
-	return s.kind(seq).append(dst, body, host, "", &d, &trace)
+	return s.appendDrawn(new(draw), dst, body, seq, host)
+}
+
+// appendDrawn is appendRequest for who has memory for the draw as well.
+func (s *stream) appendDrawn(d *draw, dst, body []byte, seq uint64, host string) (request, usedBody []byte, err error) {
+	*d = drawOf(s.seed, seq, forContent)
+	trace := drawOf(s.seed, seq, forTrace)
+	return s.kind(seq).append(dst, body, host, "", d, &trace)
 }
 
 // append renders a request of this kind. cookies are those of its session.
