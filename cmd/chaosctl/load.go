@@ -121,18 +121,37 @@ seen, and exits 4.`,
 	fl.StringVar(&f.hdr, "hdr", "", "write the latencies to this file: FILE.hlog as an HdrHistogram log of seconds, else as a percentile distribution in ms")
 	fl.StringVar(&f.csv, "csv", "", "write one line per second to this file")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on stderr")
-	cmd.MarkFlagsMutuallyExclusive("rate", "users")
-	cmd.MarkFlagsMutuallyExclusive("requests", "warmup")
-	cmd.MarkFlagsMutuallyExclusive("find-max", "users")
-	cmd.MarkFlagsMutuallyExclusive("find-max", "objective")
-	cmd.MarkFlagsMutuallyExclusive("find-max", "requests")
-	cmd.MarkFlagsMutuallyExclusive("find-max", "duration")
-	for _, sink := range []string{"samples", "hdr", "csv"} {
-		cmd.MarkFlagsMutuallyExclusive("find-max", sink)
-	}
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("arrivals", cobra.FixedCompletions([]string{"even", "poisson"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// loadConflicts are flags that contradict each other, and why.
+var loadConflicts = []struct{ one, other, why string }{
+	{"rate", "users", "--rate is the open model (requests due whatever the answers), --users the closed one"},
+	{"arrivals", "users", "users ask when they have their answer; --arrivals spaces the requests of a --rate"},
+	{"requests", "warmup", "--requests counts from the first request"},
+	{"find-max", "users", "it changes the rate of an open load"},
+	{"find-max", "objective", "it has an objective of its own"},
+	{"find-max", "requests", "its steps are as long as their bounds need"},
+	{"find-max", "duration", "its steps are as long as their bounds need, and at least --step-duration"},
+	{"find-max", "samples", "it sends many loads; repeat the one of interest with --rate"},
+	{"find-max", "hdr", "it sends many loads; repeat the one of interest with --rate"},
+	{"find-max", "csv", "it sends many loads; repeat the one of interest with --rate"},
+}
+
+func checkConflicts(changed func(string) bool) error {
+	for _, c := range loadConflicts {
+		if changed(c.one) && changed(c.other) {
+			return usage(fmt.Errorf("--%s and --%s are given: %s", c.one, c.other, c.why), "leave one of them out")
+		}
+	}
+	for _, of := range []string{"max-rate", "step-duration"} {
+		if changed(of) && !changed("find-max") {
+			return usage(fmt.Errorf("--%s is for --find-max", of), "")
+		}
+	}
+	return nil
 }
 
 // loadPlan is a load with every choice made.
@@ -152,6 +171,9 @@ type loadPlan struct {
 func load(ctx context.Context, arg string, f loadFlags, changed func(string) bool, stdout, stderr io.Writer) error {
 	if f.output != "text" && f.output != "json" {
 		return usage(fmt.Errorf("--output %q: allowed are text, json", f.output), "")
+	}
+	if err := checkConflicts(changed); err != nil {
+		return err
 	}
 	plan, err := planLoad(ctx, arg, f, changed)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/verdict"
+	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/loadgen/arrival"
 	"github.com/chaosctl/chaosctl/reports/chart"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
@@ -50,7 +51,7 @@ const (
 const (
 	kneeWidth   = 1.05 // the search ends when limit/holds is less
 	lowestRate  = 1.0  // below, a step would take minutes
-	mostRetries = 2    // of a step that its bounds left undecided
+	mostRetries = 2    // of a step that its bounds left undecided, or the generator spoiled
 )
 
 // next is the rate to try, false when the search is over.
@@ -158,7 +159,7 @@ func findMax(ctx context.Context, p *loadPlan, c *capacity, f loadFlags, stdout,
 		return err
 	}
 	for rate, more := c.next(); more; rate, more = c.next() {
-		step, err := p.step(ctx, rate, c.clause, f, stderr)
+		step, err := p.step(ctx, rate, f, stderr)
 		if err != nil {
 			return internal(err)
 		}
@@ -207,13 +208,11 @@ func findMax(ctx context.Context, p *loadPlan, c *capacity, f loadFlags, stdout,
 // longestStep bounds what a step may take for the sake of its bounds.
 const longestStep = 2 * time.Minute
 
-// step sends one rate for as long as it takes to decide: at least so many
-// requests that the objective could be shown with some of them bad, and again,
-// longer, where it was not decided.
-func (p *loadPlan) step(ctx context.Context, rate float64, clause expect.Clause, f loadFlags, stderr io.Writer) (searchStep, error) {
-	_, _, need := verdict.Decidable(verdict.Objective{Clause: clause}.Target(), 0, p.confidence)
-	r := arrival.Rate(rate)
-	long := max(f.stepDuration, time.Duration(3*float64(need)/rate*float64(time.Second)))
+// step sends one rate for as long as it takes to decide: first --step-duration,
+// which is enough to see a rate that is far too high; then again, for as long as
+// the bounds say they need.
+func (p *loadPlan) step(ctx context.Context, rate float64, f loadFlags, stderr io.Writer) (searchStep, error) {
+	r, long := arrival.Rate(rate), f.stepDuration
 	for try := 0; ; try++ {
 		q := *p
 		q.spec.Rate, q.duration = &r, min(long, longestStep).Round(windowLength)
@@ -224,6 +223,7 @@ func (p *loadPlan) step(ctx context.Context, rate float64, clause expect.Clause,
 			return searchStep{}, err
 		}
 		v := q.judge(o, q.objectives)
+		q.objectives = nil // the step has it
 		s := searchStep{RatePerS: rate, DurationS: q.duration.Seconds(), Objective: v.Objectives[0], Load: q.result(o)}
 		switch {
 		case v.Void == verdict.Saturated:
@@ -235,7 +235,15 @@ func (p *loadPlan) step(ctx context.Context, rate float64, clause expect.Clause,
 		default:
 			s.Outcome = stepUndecided
 		}
-		if s.Outcome != stepUndecided || try == mostRetries || q.duration >= longestStep || ctx.Err() != nil {
+		switch {
+		case s.Outcome == stepHolds, s.Outcome == stepFails, try == mostRetries, ctx.Err() != nil:
+			return s, nil
+		case s.Outcome == stepSaturated:
+			if err := p.calm(ctx); err != nil { // a hiccup of the machine, perhaps
+				return s, err
+			}
+			continue
+		case q.duration >= longestStep:
 			return s, nil
 		}
 		long = q.duration * 2
@@ -245,21 +253,26 @@ func (p *loadPlan) step(ctx context.Context, rate float64, clause expect.Clause,
 	}
 }
 
-// calm waits until the server answers a single request again: after a rate that
-// was too high it may still be busy with what it was asked.
+// calm waits until the server answers a single user again, whatever the answer:
+// after a rate that was too high it may still be busy with what it was asked.
 func (p *loadPlan) calm(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for ctx.Err() == nil {
-		q, one := *p, 1
-		q.spec.Rate, q.spec.Users, q.spec.Spacing, q.warmup, q.duration, q.requests, q.objectives = nil, &one, "", 0, time.Second, 1, nil
-		o, err := q.run(ctx, nil, nil)
-		if err != nil || o.total.ok > 0 {
-			return err
+	ctx, answered := context.WithCancel(ctx)
+	defer answered()
+	q, one := *p, 1
+	q.spec.Rate, q.spec.Users, q.spec.Think, q.spec.Spacing = nil, &one, windowLength, ""
+	q.warmup, q.duration, q.objectives = 0, calmWithin, nil
+	_, err := q.run(ctx, func(w loadgen.Window) {
+		for outcome := range w.Outcomes {
+			if outcome[0] >= '1' && outcome[0] <= '9' { // a status code
+				answered()
+			}
 		}
-	}
-	return nil
+	}, nil)
+	return err
 }
+
+// calmWithin is how long calm waits at most; then the next step shows what is wrong.
+const calmWithin = 30 * time.Second
 
 func (s searchStep) line() string {
 	o := s.Objective

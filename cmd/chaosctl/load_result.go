@@ -9,6 +9,7 @@ import (
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
 	"github.com/chaosctl/chaosctl/loadgen/hdr"
 	"github.com/chaosctl/chaosctl/reports/chart"
 )
@@ -102,10 +103,31 @@ func (o *loadOutcome) sample(s loadgen.Sample) {
 
 // length is how long requests fell due, after the warm-up.
 func (o *loadOutcome) length(p *loadPlan) time.Duration {
-	if p.requests == 0 && o.status == "completed" {
+	switch {
+	case p.requests == 0 && o.status == "completed":
 		return p.duration
+	case p.spec.Model() == "closed": // its last request fell due shortly before its answer
+		return max(min(o.took-p.warmup, p.duration), time.Millisecond)
+	case uint64(o.total.due) == p.requests && p.requests <= mostCounted:
+		if first, next, ok := p.dueTimes(); ok {
+			return max(next-first, time.Millisecond)
+		}
 	}
 	return max(min(o.last-p.warmup, p.duration), windowLength)
+}
+
+// mostCounted bounds the due times that are counted out to know a length exactly.
+const mostCounted = 10_000_000
+
+// dueTimes are when the first request is due, and the one after the last.
+func (p *loadPlan) dueTimes() (first, next time.Duration, ok bool) {
+	process, _ := p.spec.Arrivals(p.seed)
+	s := arrival.On(process)
+	first, ok = s.Next()
+	for range p.requests {
+		next, ok = s.Next()
+	}
+	return first, next, ok
 }
 
 // events are the journal that such a run would have had.
@@ -199,7 +221,7 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 	}
 	engine, _, _ := p.config().Chosen() // its error was told before the start
 	r.Engine = engine.String()
-	if arrivals, open := p.spec.Arrivals(p.seed); open {
+	if arrivals, open := p.spec.Arrivals(p.seed); open && p.requests == 0 {
 		r.AskedPerS = (arrivals.Expected(p.warmup+o.length(p)) - arrivals.Expected(p.warmup)) / length
 	}
 	if q := quantilesOf(c.latency); q != nil {

@@ -317,18 +317,29 @@ func (t *loadTarget) lookup(ctx context.Context) error {
 	return nil
 }
 
-// reachable is the first of the target's addresses that accepts a connection.
+// reachable is the first of the target's addresses that accepts a connection,
+// for https with a certificate that we accept.
 func reachable(ctx context.Context, t loadTarget) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	var failures error
+	hint := "start the server first; load begins only when it accepts a connection"
 	for _, a := range t.addresses {
-		d := net.Dialer{Timeout: 3 * time.Second}
-		conn, err := d.DialContext(ctx, "tcp", a)
+		dial := new(net.Dialer).DialContext
+		if t.scheme == "https" {
+			dial = t.dialTLS()
+		}
+		conn, err := dial(ctx, "tcp", a)
 		if err == nil {
 			return a, conn.Close()
 		}
+		var certificate *tls.CertificateVerificationError
+		if errors.As(err, &certificate) {
+			hint = "--insecure accepts any certificate"
+		}
 		failures = errors.Join(failures, err)
 	}
-	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), "start the server first; load begins only when it accepts a connection")
+	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), hint)
 }
 
 // dialTLS makes connections for https: HTTP/1.1 over TLS, certificates checked

@@ -125,7 +125,7 @@ const bars = 12
 // histogram draws how latencies are spread: rows are equally wide on a
 // logarithmic scale, each named by its upper end.
 func (t loadText) histogram(b *strings.Builder, h *hdr.Histogram) {
-	if h.Count() < 2 {
+	if h.Count() < 20 {
 		return
 	}
 	low, high := max(h.Min(), hdr.Lowest), h.Max()
