@@ -148,7 +148,10 @@ func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
 	}
 	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, buffer: make([]byte, 4096)}
 	if !s.plain() {
-		cl.trip = &trip{stream: s, start: c.Start}
+		cl.trip = &trip{stream: s, start: c.Start, scheme: "http"}
+		if c.Secure {
+			cl.trip.scheme = "https"
+		}
 	}
 	return cl
 }

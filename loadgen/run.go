@@ -48,6 +48,10 @@ type Config struct {
 	// RealTime waits with the kernel's timers all the same, for a Dial that leads
 	// to real sockets (TLS).
 	RealTime bool
+
+	// Secure says that Dial speaks TLS: sessions send cookies that are Secure, and
+	// know their own address by https.
+	Secure bool
 }
 
 // Run sends what is due between From and Until, and returns when the fate of

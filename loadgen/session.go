@@ -186,6 +186,7 @@ func (a *authorization) append(dst, scratch []byte, d *draw) (header, usedScratc
 type trip struct {
 	stream *stream
 	start  time.Time // of the run
+	scheme string    // http or https
 
 	job      job
 	kind     *kind
@@ -268,7 +269,7 @@ func (t *trip) append(dst, body []byte, address string) (request, usedBody []byt
 		}
 	}
 	// A Location that was captured may be a whole URL.
-	if rest, ok := strings.CutPrefix(t.path, "http://"+t.host); ok && (rest == "" || rest[0] == '/') {
+	if rest, ok := strings.CutPrefix(t.path, t.scheme+"://"+t.host); ok && (rest == "" || rest[0] == '/') {
 		t.path = cmp.Or(rest, "/")
 	}
 	k.path = &tmpl{ops: []op{{text: []byte(t.path)}}}
@@ -285,7 +286,7 @@ func (t *trip) method() string {
 
 // url is where the request went.
 func (t *trip) url() *url.URL {
-	u := &url.URL{Scheme: "http", Host: t.host}
+	u := &url.URL{Scheme: t.scheme, Host: t.host}
 	if p, err := url.ParseRequestURI(t.path); err == nil {
 		u.Path, u.RawPath, u.RawQuery = p.Path, p.RawPath, p.RawQuery
 	}
@@ -358,7 +359,7 @@ func (t *trip) redirected(status int) (bool, error) {
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("%w: Location %q cannot be parsed", errRedirect, target)
-	case to.Scheme != "http" || !strings.EqualFold(to.Host, t.host) && to.Host != t.address:
+	case to.Scheme != t.scheme || !strings.EqualFold(to.Host, t.host) && to.Host != t.address:
 		return false, fmt.Errorf("%w: to %q, and only %s is asked", errRedirect, target, t.host)
 	}
 	next := &hop{method: t.method(), path: to.RequestURI(), bare: t.hop != nil && t.hop.bare}

@@ -63,12 +63,14 @@ func load(path string) (*Scenario, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading a scenario: %w", err)
 	}
-	s, err := ParseIn(folder(filepath.Dir(path)), path, src)
+	s, err := ParseIn(Folder(filepath.Dir(path)), path, src)
 	return s, src, err
 }
 
-// folder is what is in a folder and below: no path and no link leads out of it
+// Folder is what is in a folder and below: no path and no link leads out of it
 // (os.Root). It opens the folder only when something in it is asked for.
+func Folder(dir string) fs.StatFS { return folder(dir) }
+
 type folder string
 
 func (dir folder) Open(name string) (fs.File, error) {
