@@ -140,8 +140,8 @@ type Auth struct {
 
 // Basic is a user with a password (RFC 7617); both are templates.
 type Basic struct {
-	User     string `yaml:"user" json:"user"`
-	Password string `yaml:"password" json:"password"`
+	User     string `yaml:"user,required" json:"user"`
+	Password string `yaml:"password,required" json:"password"`
 }
 
 // Ramp goes from one rate to another in a straight line, then stays there.

@@ -109,7 +109,6 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[loadgen.Spec]():        {"to"},
 	reflect.TypeFor[loadgen.Request]():     {"method", "path"},
 	reflect.TypeFor[loadgen.SessionStep](): {"method", "path"},
-	reflect.TypeFor[loadgen.Basic]():       {"user", "password"},
 	reflect.TypeFor[loadgen.Ramp]():        {"over"},
 	reflect.TypeFor[loadgen.Stage]():       {"for"},
 	reflect.TypeFor[faults.Latency]():      {"delay"},

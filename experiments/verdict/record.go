@@ -260,7 +260,13 @@ func (r *record) settleSlots(h Hypotheses) {
 	}
 }
 
+// isStatus tells whether an outcome means an answer: a status, or what was looked
+// for in an answer and was not there.
 func isStatus(outcome string) bool {
+	switch outcome {
+	case "check", "capture", "redirect":
+		return true
+	}
 	n, err := strconv.Atoi(outcome)
 	return err == nil && n >= 100 && n <= 999
 }
