@@ -153,7 +153,7 @@ func (s Spec) checkShapes(rate func(path string, r arrival.Rate, zero bool), rep
 		rate("sine.mean", sine.Mean, false)
 		rate("sine.amplitude", sine.Amplitude, false)
 		switch {
-		case sine.Amplitude > sine.Mean:
+		case sine.Mean > 0 && sine.Amplitude > sine.Mean:
 			report("sine.amplitude", "amplitude %s is above the mean %s: the rate would fall below 0", sine.Amplitude, sine.Mean)
 		case sine.Mean <= maxRate && sine.Mean+sine.Amplitude > maxRate:
 			report("sine", "mean and amplitude add up to %s; at most %d/s", sine.Mean+sine.Amplitude, maxRate)

@@ -350,6 +350,60 @@ func TestLargeRequests(t *testing.T) {
 	})
 }
 
+// With too few connections requests queue, in order, and go out when one becomes
+// free; where none does in time they are dropped, each after its own timeout.
+func TestQueueOnRealSockets(t *testing.T) {
+	onEngines(t, "", func(t *testing.T, engine Engine) {
+		var stall atomic.Bool
+		var mu sync.Mutex
+		var order []string
+		p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+			if stall.Load() {
+				return hang(c)
+			}
+			mu.Lock()
+			order = append(order, r.URL.Path)
+			mu.Unlock()
+			time.Sleep(2 * time.Millisecond)
+			return say(c, fine)
+		})
+		ask := func(spec Spec) *sums {
+			s := newSums()
+			spec.Name, spec.To, spec.Rate, spec.Connections = "s", "peer", perSecond(1000), ptr(1)
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 5, Start: s.start, Until: 30 * time.Millisecond, Resolve: p.address})); err != nil {
+				t.Fatal(err)
+			}
+			s.balance(t)
+			return s
+		}
+		s := ask(Spec{Request: &Request{Method: "GET", Path: "/{{seq}}"}})
+		if s.OK != 30 || s.Queued < 10 || s.Connects != 1 || s.OKLatency.Max() < 30*time.Millisecond || s.Lag.Count() != int64(30-s.Queued) {
+			t.Errorf("%d ok, %d queued, %d connections, slowest %v, %d lags; want 30, many, 1, 30ms or more, one for each not queued", s.OK, s.Queued, s.Connects, s.OKLatency.Max(), s.Lag.Count())
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for i, path := range order {
+			if path != fmt.Sprintf("/%d", i) {
+				t.Fatalf("they were sent in the order %v", order)
+			}
+		}
+		stall.Store(true)
+		s = ask(Spec{Requests: []Request{{Method: "GET", Path: "/slow", Timeout: ptr(120 * time.Millisecond)}, {Method: "GET", Path: "/fast", Timeout: ptr(40 * time.Millisecond)}}})
+		if s.Outcomes["timeout"]+s.Outcomes["dropped"] != 30 || s.Outcomes["timeout"] == 0 || s.Dropped == 0 || s.Queued != 29 || s.Sent != s.Outcomes["timeout"] {
+			t.Errorf("outcomes %v, %d queued, %d sent; want timeouts of those sent and the others dropped, all but one queued", s.Outcomes, s.Queued, s.Sent)
+		}
+		for _, r := range s.results {
+			want := 120 * time.Millisecond
+			if strings.HasSuffix(r.URL, "/fast") {
+				want = 40 * time.Millisecond
+			}
+			if r.Latency < want-time.Millisecond {
+				t.Errorf("%s %s after %v, want %v or more", r.URL, r.Outcome, r.Latency, want)
+			}
+		}
+	})
+}
+
 // Large bodies are counted whole, and what follows them is not lost.
 func TestLargeAnswers(t *testing.T) {
 	body := strings.Repeat("x", 3_000_000)

@@ -1,6 +1,7 @@
 package loadgen
 
 import (
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,6 +67,35 @@ func TestNobodyAccepts(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestIPv6(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	var server sync.WaitGroup
+	defer server.Wait()
+	defer l.Close()
+	server.Go(func() {
+		if c, err := l.Accept(); err == nil {
+			defer c.Close()
+			in := make([]byte, 1000)
+			for {
+				if _, err := c.Read(in); err != nil || !say(c, fine) {
+					return
+				}
+			}
+		}
+	})
+	s := newSums()
+	spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: time.Millisecond}
+	if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: Fast, Start: s.start, Until: 10 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
+		t.Fatal(err)
+	}
+	if s.OK != s.DueCount || s.OK == 0 {
+		t.Errorf("outcomes %v", s.Outcomes)
+	}
 }
 
 // A connection to a port that nobody listens on may find itself at the other end;

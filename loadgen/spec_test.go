@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
 )
 
 func TestParseShort(t *testing.T) {
@@ -78,6 +80,16 @@ func TestCheckAccepts(t *testing.T) {
 		"stages": func(s *Spec) {
 			s.Rate, s.Stages = nil, []Stage{{Rate: perSecond(0), For: 1}, {To: perSecond(5), For: 1}}
 		},
+		"step up":   func(s *Spec) { s.Rate, s.Step = nil, &Step{By: 10, Every: time.Second, To: 100} },
+		"step down": func(s *Spec) { s.Rate, s.Step = nil, &Step{From: 100, By: 10, Every: time.Second} },
+		"spike":     func(s *Spec) { s.Rate, s.Spike = nil, &Spike{Peak: 10, For: time.Second} },
+		"sine to 0": func(s *Spec) {
+			s.Rate, s.Sine = nil, &Sine{Mean: 10, Amplitude: 10, Period: time.Minute, Phase: arrival.Trough}
+		},
+		"poisson": func(s *Spec) { s.Spacing = arrival.PoissonSpacing },
+		"listed": func(s *Spec) {
+			s.Request, s.Requests, s.Order = nil, []Request{{Method: "GET", Path: "/"}, {Method: "GET", Path: "/b"}}, Listed
+		},
 		"users": func(s *Spec) { s.Rate, s.Users, s.Think, s.Connections = nil, ptr(5), time.Second, ptr(2) },
 	} {
 		if found := problems(good(spoil)); len(found) > 0 {
@@ -110,6 +122,26 @@ func TestCheckRefuses(t *testing.T) {
 		{"stages[0].for", "longer than 0s", func(s *Spec) { s.Rate, s.Stages = nil, []Stage{{Rate: perSecond(1)}} }},
 		{"stages[0].to", "must be above 0", func(s *Spec) { s.Rate, s.Stages = nil, []Stage{{To: perSecond(-1), For: 1}} }},
 		{"stages", "all stages have rate 0", func(s *Spec) { s.Rate, s.Stages = nil, []Stage{{Rate: perSecond(0), For: 1}} }},
+		{"step", "rate and step are given", func(s *Spec) { s.Step = &Step{By: 1, Every: 1, To: 5} }},
+		{"step.by", "must be above 0", func(s *Spec) { s.Rate, s.Step = nil, &Step{Every: 1, To: 5} }},
+		{"step.by", "more than 10000 steps", func(s *Spec) { s.Rate, s.Step = nil, &Step{By: 0.01, Every: 1, To: 500} }},
+		{"step.every", "longer than 0s", func(s *Spec) { s.Rate, s.Step = nil, &Step{By: 1, To: 5} }},
+		{"step", "both 5/s", func(s *Spec) { s.Rate, s.Step = nil, &Step{From: 5, By: 1, Every: 1, To: 5} }},
+		{"spike.peak", "must be above 0", func(s *Spec) { s.Rate, s.Spike = nil, &Spike{Base: 1, Peak: -1, For: 1} }},
+		{"spike.for", "longer than 0s", func(s *Spec) { s.Rate, s.Spike = nil, &Spike{Peak: 5} }},
+		{"spike", "both 5/s", func(s *Spec) { s.Rate, s.Spike = nil, &Spike{Base: 5, Peak: 5, For: 1} }},
+		{"sine.mean", "rate -1/s must be above 0", func(s *Spec) { s.Rate, s.Sine = nil, &Sine{Mean: -1, Amplitude: 1e-9, Period: 1} }},
+		{"sine.amplitude", "above the mean 5/s", func(s *Spec) { s.Rate, s.Sine = nil, &Sine{Mean: 5, Amplitude: 6, Period: 1} }},
+		{"sine", "add up to 1200000/s", func(s *Spec) { s.Rate, s.Sine = nil, &Sine{Mean: 6e5, Amplitude: 6e5, Period: 1} }},
+		{"sine.period", "must be above 0s", func(s *Spec) { s.Rate, s.Sine = nil, &Sine{Mean: 5, Amplitude: 5} }},
+		{"arrivals", "users ask when they have their answer", func(s *Spec) { s.Rate, s.Users, s.Spacing = nil, ptr(5), arrival.PoissonSpacing }},
+		{"order", "weights mean nothing", func(s *Spec) {
+			s.Request, s.Requests, s.Order = nil, []Request{{Method: "GET", Path: "/", Weight: ptr(1)}}, Listed
+		}},
+		{"order", "this stream has one request", func(s *Spec) { s.Order = Listed }},
+		{"replay.file", "no such file", func(s *Spec) { s.Rate, s.Replay = nil, &Replay{File: "testdata/none"} }},
+		{"replay.file", "no regular file", func(s *Spec) { s.Rate, s.Replay = nil, &Replay{File: "/dev/zero"} }},
+		{"replay.file", "file is missing", func(s *Spec) { s.Rate, s.Replay = nil, &Replay{} }},
 		{"users", "users is 0", func(s *Spec) { s.Rate, s.Users = nil, ptr(0) }},
 		{"users", "users is -1", func(s *Spec) { s.Rate, s.Users = nil, ptr(-1) }},
 		{"think", "must not be negative", func(s *Spec) { s.Rate, s.Users, s.Think = nil, ptr(1), -1 }},

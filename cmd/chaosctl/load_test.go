@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -252,4 +254,59 @@ func TestLoadResult(t *testing.T) {
 	if r := p.result(o); r.exitCode() != exitAborted {
 		t.Errorf("interrupted: exit %d", r.exitCode())
 	}
+}
+
+// TestLoadDoc: the commands of docs/load.md parse, and its streams are valid.
+func TestLoadDoc(t *testing.T) {
+	text := readDoc(t, "docs/load.md")
+	commands := regexp.MustCompile("(?m)(?:^    |`)chaosctl (load [^`\n]*)").FindAllStringSubmatch(text, -1)
+	if len(commands) < 12 {
+		t.Fatalf("only %d commands found", len(commands))
+	}
+	for _, m := range commands {
+		args, err := shlex(m[1])
+		if err != nil {
+			t.Errorf("%s: %v", m[1], err)
+			continue
+		}
+		cmd, rest, err := newRoot().Find(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(cmd.ParseFlags(rest), cmd.ValidateArgs(cmd.Flags().Args()), checkConflicts(cmd.Flags().Changed)); err != nil {
+			t.Errorf("chaosctl %s: %v", m[1], err)
+		}
+	}
+	stream := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)
+	s, _, err := readStream("docs/load.md", []byte(stream[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Check(func(path, format string, args ...any) { t.Errorf("%s: %s", path, fmt.Sprintf(format, args...)) })
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:rate|ramp|stages|step|spike|sine): [^`]*)`").FindAllStringSubmatch(text, -1) {
+		s, _, err := readStream("docs/load.md", []byte("to: http://h\nrequest: GET /\n"+m[1]+"\n"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		s.Check(func(path, format string, args ...any) {
+			t.Errorf("%s: %s: %s", m[1], path, fmt.Sprintf(format, args...))
+		})
+	}
+}
+
+// shlex splits a command line at spaces outside single quotes.
+func shlex(line string) (args []string, err error) {
+	parts := strings.Split(line, "'")
+	if len(parts)%2 == 0 {
+		return nil, errors.New("an odd number of quotes")
+	}
+	for i, part := range parts {
+		if i%2 == 1 {
+			args = append(args, part)
+		} else {
+			args = append(args, strings.Fields(part)...)
+		}
+	}
+	return args, nil
 }
