@@ -524,7 +524,7 @@ func (p *loadPlan) config() loadgen.Config {
 		Resolve: func() string { return p.target.address },
 	}
 	if p.target.scheme == "https" {
-		c.Dial, c.RealTime = p.target.dialTLS(), true
+		c.Dial, c.RealTime, c.Secure = p.target.dialTLS(), true, true
 	}
 	return c
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/loadgen/arrival"
+	"github.com/chaosctl/chaosctl/scenarios"
 	"github.com/chaosctl/chaosctl/scenarios/strict"
 )
 
@@ -105,6 +106,7 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 	doc := strict.Parse(name, src)
 	var s loadgen.Spec
 	doc.Decode(&s)
+	s.ReadData(scenarios.Folder(filepath.Dir(name)), func(path, format string, args ...any) { doc.Report(path, "", format, args...) })
 	if err := doc.Err(); err != nil {
 		return s, loadTarget{}, err
 	}
