@@ -128,7 +128,8 @@ func windowEvent(w loadgen.Window) *journal.Window {
 	e := &journal.Window{
 		Load: w.Load, Step: w.Step, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
 		Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
-		OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
+		OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(),
+		Service: w.Service.Encode(), Lag: w.Lag.Encode(), Outcomes: w.Outcomes,
 	}
 	if s := w.Sessions; s != nil {
 		e.Sessions = &journal.Sessions{Completed: s.Completed, Failed: s.Failed, Cut: s.Cut, Duration: s.Duration.Encode()}

@@ -457,10 +457,23 @@ func (t *text) load(all []verdict.LoadResult) {
 	t.table([]string{"LOAD", "due", "sent", "ok", "failed", "queued", "dropped", "late"}, requests, nameW)
 	t.table([]string{"  latency", "p50", "p90", "p95", "p99", "p99.9", "max"}, latency, nameW)
 	for _, l := range all {
+		if l.Lag != nil {
+			t.item("  "+clean(l.Name)+": ", "", lagWords(l))
+		}
 		if l.Sessions != nil {
 			t.item("  "+clean(l.Name)+": ", "", sessionWords(*l.Sessions))
 		}
 	}
+}
+
+// lagWords is what the generator itself added, and what the answers took without
+// the wait for a connection.
+func lagWords(l verdict.LoadResult) string {
+	words := fmt.Sprintf("sent after it was due by p50 %s, p99 %s", chart.Seconds(l.Lag.P50S), chart.Seconds(l.Lag.P99S))
+	if l.Service != nil {
+		words += fmt.Sprintf("; answered after it was sent in p50 %s, p99 %s", chart.Seconds(l.Service.P50S), chart.Seconds(l.Service.P99S))
+	}
+	return words
 }
 
 // withSteps lists each stream and, below it, the steps of its sessions.

@@ -164,10 +164,8 @@ type loadResult struct {
 	SentPerS  float64 `json:"sent_per_s"`
 	OKPerS    float64 `json:"ok_per_s"`
 
-	Service   *loadQuantiles `json:"service,omitempty"`    // done − sent of the ok
-	FirstByte *loadQuantiles `json:"first_byte,omitempty"` // since sent, of the ok
-	Connect   *loadQuantiles `json:"connect,omitempty"`    // how long connections took to make
-	Lag       *loadQuantiles `json:"lag,omitempty"`        // of the generator: sent − due where nothing was queued
+	FirstByte *verdict.Distribution `json:"first_byte,omitempty"` // since sent, of the ok
+	Connect   *verdict.Distribution `json:"connect,omitempty"`    // how long connections took to make
 
 	Connects      int               `json:"connects,omitempty"`
 	BytesSent     int64             `json:"bytes_sent"`
@@ -181,22 +179,12 @@ type loadResult struct {
 	Warnings   []string                  `json:"warnings"`
 }
 
-// loadQuantiles is a distribution in a few numbers.
-type loadQuantiles struct {
-	P50S  float64 `json:"p50_s"`
-	P90S  float64 `json:"p90_s"`
-	P95S  float64 `json:"p95_s"`
-	P99S  float64 `json:"p99_s"`
-	P999S float64 `json:"p999_s"`
-	MaxS  float64 `json:"max_s"`
-}
-
-func quantilesOf(h *hdr.Histogram) *loadQuantiles {
+func quantilesOf(h *hdr.Histogram) *verdict.Distribution {
 	if h.Count() == 0 {
 		return nil
 	}
 	q := func(x float64) float64 { return h.Quantile(x).Seconds() }
-	return &loadQuantiles{q(0.5), q(0.9), q(0.95), q(0.99), q(0.999), q(1)}
+	return &verdict.Distribution{P50S: q(0.5), P90S: q(0.9), P95S: q(0.95), P99S: q(0.99), P999S: q(0.999), MaxS: q(1)}
 }
 
 // fewConnects is too few requests to say anything of keep-alive.
@@ -219,11 +207,12 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		LoadResult: verdict.LoadResult{
 			Name: p.spec.Name, Model: p.spec.Model(), Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed,
 			Queued: c.queued, Dropped: c.dropped, Late: c.late, Outcomes: c.outcomes,
+			Service: quantilesOf(c.service), Lag: quantilesOf(c.lag),
 		},
 		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
 		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
 		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
-		Service: quantilesOf(c.service), FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Lag: quantilesOf(c.lag),
+		FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect),
 		Connects: c.connects, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
 		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
 	}

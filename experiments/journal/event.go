@@ -98,6 +98,11 @@ type Window struct {
 	// V2 compressed encoding) of done − due in microseconds; empty when nothing finished.
 	OKLatency     string `json:"ok_latency,omitempty"`
 	FailedLatency string `json:"failed_latency,omitempty"`
+	// Service is the same of done − sent of the ok: without what the request waited
+	// for a connection. Lag is of sent − due where a connection was free: the
+	// generator's own error.
+	Service string `json:"service,omitempty"`
+	Lag     string `json:"lag,omitempty"`
 	// Outcomes counts the finished by status code ("200") or by error class:
 	// timeout, refused, reset, dropped, protocol, canceled, check, capture, data,
 	// redirect, other.

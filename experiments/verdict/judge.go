@@ -277,6 +277,7 @@ func (r *record) total(l Load) LoadResult {
 	}
 	out := sum(l.Name, slots...)
 	out.Model = l.Model
+	out.Service, out.Lag = distribution(st.service), distribution(st.lag)
 	for _, name := range st.stepNames {
 		out.Steps = append(out.Steps, sum(name, st.steps[name]))
 	}
@@ -310,6 +311,17 @@ func sum(name string, slots ...*slot) LoadResult {
 	quantiles(all, quantile{0.5, &out.P50S}, quantile{0.9, &out.P90S}, quantile{0.95, &out.P95S},
 		quantile{0.99, &out.P99S}, quantile{0.999, &out.P999S}, quantile{1, &out.MaxS})
 	return out
+}
+
+// distribution is nil of nothing.
+func distribution(all []bucket) *Distribution {
+	if len(all) == 0 {
+		return nil
+	}
+	var d Distribution
+	quantiles(all, quantile{0.5, &d.P50S}, quantile{0.9, &d.P90S}, quantile{0.95, &d.P95S},
+		quantile{0.99, &d.P99S}, quantile{0.999, &d.P999S}, quantile{1, &d.MaxS})
+	return &d
 }
 
 // quantile is a share and where its time belongs, in seconds.

@@ -48,6 +48,8 @@ type stream struct {
 	stepNames []string
 	sessions  *journal.Sessions
 	durations []bucket // of the completed sessions
+	service   []bucket // done − sent of the ok
+	lag       []bucket // sent − due where nothing was queued
 }
 
 // slot adds up all that became known of the requests due in 100 ms.
@@ -167,6 +169,8 @@ func (r *record) addWindow(w *journal.Window) {
 	}
 	ok, failed := r.decode(w.OKLatency, w.Load), r.decode(w.FailedLatency, w.Load)
 	s.add(w, ok, failed)
+	st.service = append(st.service, r.decode(w.Service, w.Load)...)
+	st.lag = append(st.lag, r.decode(w.Lag, w.Load)...)
 	if w.Step != "" {
 		s := st.steps[w.Step]
 		if s == nil {

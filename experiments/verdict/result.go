@@ -189,21 +189,25 @@ type FaultResult struct {
 // Percentiles are of done − due over all finished requests, failed ones at the
 // moment they failed.
 type LoadResult struct {
-	Name     string         `json:"name"`
-	Model    string         `json:"model"`
-	Due      int            `json:"due"`
-	Sent     int            `json:"sent"`
-	OK       int            `json:"ok"`
-	Failed   int            `json:"failed"`
-	Queued   int            `json:"queued"`
-	Dropped  int            `json:"dropped"`
-	Late     int            `json:"late"`
-	P50S     float64        `json:"p50_s"`
-	P90S     float64        `json:"p90_s"`
-	P95S     float64        `json:"p95_s"`
-	P99S     float64        `json:"p99_s"`
-	P999S    float64        `json:"p999_s"`
-	MaxS     float64        `json:"max_s"`
+	Name    string  `json:"name"`
+	Model   string  `json:"model"`
+	Due     int     `json:"due"`
+	Sent    int     `json:"sent"`
+	OK      int     `json:"ok"`
+	Failed  int     `json:"failed"`
+	Queued  int     `json:"queued"`
+	Dropped int     `json:"dropped"`
+	Late    int     `json:"late"`
+	P50S    float64 `json:"p50_s"`
+	P90S    float64 `json:"p90_s"`
+	P95S    float64 `json:"p95_s"`
+	P99S    float64 `json:"p99_s"`
+	P999S   float64 `json:"p999_s"`
+	MaxS    float64 `json:"max_s"`
+	// Service is done − sent of the ok, Lag the generator's own error, sent − due
+	// where nothing was queued; null where the journal has neither.
+	Service  *Distribution  `json:"service,omitempty"`
+	Lag      *Distribution  `json:"lag,omitempty"`
 	Outcomes map[string]int `json:"outcomes,omitempty"`
 
 	// Of a stream of sessions: its steps in the order in which they were first
@@ -222,6 +226,16 @@ type SessionResult struct {
 	P50S      float64 `json:"p50_s"`
 	P95S      float64 `json:"p95_s"`
 	MaxS      float64 `json:"max_s"`
+}
+
+// Distribution is a distribution of times in a few numbers, in seconds.
+type Distribution struct {
+	P50S  float64 `json:"p50_s"`
+	P90S  float64 `json:"p90_s"`
+	P95S  float64 `json:"p95_s"`
+	P99S  float64 `json:"p99_s"`
+	P999S float64 `json:"p999_s"`
+	MaxS  float64 `json:"max_s"`
 }
 
 // RecoveryResult: how long after the last fault ended every clause of `after`
