@@ -78,11 +78,14 @@ func (t *table) column(name string) (int, bool) {
 // identifier is what {{.name}} can say.
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// ReadData reads the stream's data files, before Check and Run. files is the
+// ReadData reads the stream's data files, and says where a replay's file is, before Check and Run. files is the
 // folder of the scenario file, which nothing may lead out of: use os.Root.FS, so
 // that links do not either; nil if there is none. Mistakes are reported as Check
 // does.
 func (s *Spec) ReadData(files fs.FS, report func(path, format string, args ...any)) {
+	if s.Replay != nil {
+		s.Replay.inside, s.Replay.folder = true, files
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Data)) {
 		at := "data." + name
 		if !identifier.MatchString(name) {
@@ -109,6 +112,23 @@ func (s *Spec) ReadData(files fs.FS, report func(path, format string, args ...an
 }
 
 func readDataFile(files fs.FS, name string) ([]byte, error) {
+	f, err := openDataFile(files, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxDataFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%q cannot be read: %w", name, err)
+	case len(raw) > maxDataFile:
+		return nil, fmt.Errorf("%q is larger than %d MiB", name, maxDataFile>>20)
+	}
+	return raw, nil
+}
+
+// openDataFile opens a regular file of the scenario file's folder.
+func openDataFile(files fs.FS, name string) (fs.File, error) {
 	clean := path.Clean(name)
 	switch {
 	case path.IsAbs(clean):
@@ -134,15 +154,7 @@ func readDataFile(files fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q cannot be read: %w", name, err)
 	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxDataFile+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%q cannot be read: %w", name, err)
-	case len(raw) > maxDataFile:
-		return nil, fmt.Errorf("%q is larger than %d MiB", name, maxDataFile>>20)
-	}
-	return raw, nil
+	return f, nil
 }
 
 // parseTable reads a data file; its errors begin with file:line:column.

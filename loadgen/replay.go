@@ -3,6 +3,7 @@ package loadgen
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"strings"
@@ -15,7 +16,8 @@ import (
 // (seconds or RFC 3339), or an access log in the common or combined format. A
 // stream that has no request of its own sends the log's: method and path, with
 // the stream's headers and body. Lines of the log that hold no request that can
-// be sent are left out then. A relative File is looked for where chaosctl runs.
+// be sent are left out then. In a scenario, File is in the scenario file's folder
+// or below it (Spec.ReadData).
 //
 // The file is read once, when it is first needed; a Replay must not be copied
 // after that.
@@ -23,6 +25,8 @@ type Replay struct {
 	File  string   `yaml:"file" json:"file"`
 	Speed *float64 `yaml:"speed" json:"speed,omitempty"` // default 1; 2 is twice as fast
 
+	inside  bool  // File is in this folder; else where chaosctl runs
+	folder  fs.FS // may be nil: there is none
 	once    sync.Once
 	all     arrival.Trace // every moment
 	calls   arrival.Trace // those with a request that can be sent
@@ -45,7 +49,7 @@ func (r *Replay) read() error {
 }
 
 func (r *Replay) parse() error {
-	f, err := os.Open(r.File)
+	f, err := r.open()
 	if err != nil {
 		return err
 	}
@@ -62,6 +66,13 @@ func (r *Replay) parse() error {
 		return fmt.Errorf("%s: %w", r.File, err)
 	}
 	return nil
+}
+
+func (r *Replay) open() (fs.File, error) {
+	if r.inside {
+		return openDataFile(r.folder, r.File)
+	}
+	return os.Open(r.File)
 }
 
 func (r *Replay) speed() float64 {
