@@ -12,12 +12,31 @@ import (
 
 // poller waits for sockets and for moments, for one event loop. Every socket is
 // added once, edge-triggered, for all it may do: no further system call tells what
-// is waited for next.
+// is waited for next. Moments are told by a timerfd among the sockets, which is
+// exact where timeouts of epoll are rounded or 50 µs late.
+//
+// There are two ways to wait. To block is the quicker one, by some µs, but holds
+// up others: Go counts a processor that waits in a system call as taken until it
+// notices, after 20 µs to 10 ms. To park leaves the waiting to Go's own poller,
+// which watches the gate:
+//
+//	sockets ─┐
+//	bell    ─┼─> epoll ── open while the loop is parked ──> gate ──> Go's poller
+//	alarm   ─┘
+//
+// As long as the gate is shut Go's poller sleeps through all that happens here.
 type poller struct {
 	epoll  int
-	bell   int // an eventfd that other goroutines ring
-	alarm  int // a timerfd, where the kernel cannot wait for less than a millisecond; else −1
+	bell   int           // an eventfd that other goroutines ring
+	alarm  int           // a timerfd
+	set    time.Duration // what it is set to, on the run's clock; 0: it is not
 	events [512]unix.EpollEvent
+
+	gate    *os.File // an epoll that holds nothing but the other one
+	gateFD  int
+	watched syscall.RawConn // the gate, in Go's poller
+	look    func(uintptr) bool
+	ready   int // what look saw
 }
 
 // What stands for a socket in an event: where its connection is, and which of the
@@ -29,34 +48,49 @@ const (
 	alarmIndex = -2
 )
 
-// newPoller makes one; precise says that epoll_pwait2 may be used (Linux 5.11,
-// and not forbidden by a sandbox), which is found out here.
-func newPoller(precise bool) (p *poller, err error) {
+func newPoller() (p *poller, err error) {
 	p = &poller{epoll: -1, bell: -1, alarm: -1}
 	defer func() {
 		if err != nil {
 			p.close()
-			p = nil
+			p, err = nil, fmt.Errorf("creating an event loop: %w", err)
 		}
 	}()
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return p, fmt.Errorf("creating an event loop: %w", os.NewSyscallError("epoll_create1", err))
+		return p, os.NewSyscallError("epoll_create1", err)
 	}
 	if p.bell, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		return p, fmt.Errorf("creating an event loop: %w", os.NewSyscallError("eventfd", err))
+		return p, os.NewSyscallError("eventfd", err)
+	}
+	if p.alarm, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return p, os.NewSyscallError("timerfd_create", err)
 	}
 	if err = p.add(p.bell, socketID{index: bellIndex}, unix.EPOLLIN); err != nil {
 		return p, err
 	}
-	if precise {
-		if _, errno := p.pwait2(0); errno == 0 || errno == unix.EINTR {
-			return p, nil
-		}
+	if err = p.add(p.alarm, socketID{index: alarmIndex}, unix.EPOLLIN); err != nil {
+		return p, err
 	}
-	if p.alarm, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-		return p, fmt.Errorf("creating an event loop: %w", os.NewSyscallError("timerfd_create", err))
+	if p.gateFD, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return p, os.NewSyscallError("epoll_create1", err)
 	}
-	return p, p.add(p.alarm, socketID{index: alarmIndex}, unix.EPOLLIN)
+	// Not blocking is what makes Go take it for something to poll.
+	err = unix.SetNonblock(p.gateFD, true)
+	p.gate = os.NewFile(uintptr(p.gateFD), "events")
+	if err != nil {
+		return p, os.NewSyscallError("fcntl", err)
+	}
+	if p.watched, err = p.gate.SyscallConn(); err != nil {
+		return p, err
+	}
+	if err = unix.EpollCtl(p.gateFD, unix.EPOLL_CTL_ADD, p.epoll, new(unix.EpollEvent)); err != nil {
+		return p, os.NewSyscallError("epoll_ctl", err)
+	}
+	p.look = func(uintptr) bool {
+		p.ready = p.poll(syscall.RawSyscall6, 0)
+		return p.ready > 0
+	}
+	return p, nil
 }
 
 func (p *poller) add(fd int, id socketID, events uint32) error {
@@ -67,47 +101,54 @@ func (p *poller) add(fd int, id socketID, events uint32) error {
 	return nil
 }
 
-// wait returns how many events there are, after d at the latest; a d of never
-// has no end. It may return early with none.
-func (p *poller) wait(d time.Duration) (n int) {
-	var errno syscall.Errno
-	switch {
-	case d <= 0:
+// wait returns how many events there are: at once when until is not after now,
+// else when there are any; one of them will be the alarm's at until, if not
+// before. Any wait may end early with none.
+func (p *poller) wait(now, until time.Duration, park bool) (n int) {
+	if until <= now {
 		// Does not block: the Go scheduler need not know.
-		n, errno = p.epollWait(syscall.RawSyscall6, 0)
-	case d == never:
-		n, errno = p.epollWait(syscall.Syscall6, -1)
-	case p.alarm < 0:
-		n, errno = p.pwait2(d)
-	default:
-		spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
-		if err := unix.TimerfdSettime(p.alarm, 0, &spec, nil); err != nil {
-			panic(os.NewSyscallError("timerfd_settime", err)) // as below
-		}
-		n, errno = p.epollWait(syscall.Syscall6, -1)
+		return p.poll(syscall.RawSyscall6, 0)
 	}
+	// An alarm that rings early does no harm; to set it is a system call.
+	if until != never && (p.set == 0 || until < p.set) {
+		spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until - now))}
+		if err := unix.TimerfdSettime(p.alarm, 0, &spec, nil); err != nil {
+			panic(os.NewSyscallError("timerfd_settime", err)) // see poll
+		}
+		p.set = until
+	}
+	if !park {
+		return p.poll(syscall.Syscall6, -1)
+	}
+	p.open(unix.EPOLLIN)
+	err := p.watched.Read(p.look)
+	p.open(0)
+	if err != nil { // Go's poller refused the gate
+		return p.poll(syscall.Syscall6, -1)
+	}
+	return p.ready
+}
+
+// open lets events through the gate, or none.
+func (p *poller) open(events uint32) {
+	if err := unix.EpollCtl(p.gateFD, unix.EPOLL_CTL_MOD, p.epoll, &unix.EpollEvent{Events: events}); err != nil {
+		panic(os.NewSyscallError("epoll_ctl", err)) // see poll
+	}
+}
+
+type systemCall = func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, err syscall.Errno)
+
+// poll is epoll_wait.
+func (p *poller) poll(call systemCall, ms int) (n int) {
+	r, _, errno := call(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(ms), 0, 0)
 	switch errno {
 	case 0:
-		return n
+		return int(r)
 	case unix.EINTR:
 		return 0
 	}
 	// What is left is a file descriptor that is not ours any more.
 	panic(os.NewSyscallError("epoll_wait", errno))
-}
-
-type systemCall = func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, err syscall.Errno)
-
-func (p *poller) epollWait(call systemCall, ms int) (n int, errno syscall.Errno) {
-	r, _, errno := call(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(ms), 0, 0)
-	return int(r), errno
-}
-
-func (p *poller) pwait2(d time.Duration) (n int, errno syscall.Errno) {
-	// struct __kernel_timespec, which is the same on all machines.
-	t := [2]int64{int64(d / time.Second), int64(d % time.Second)}
-	r, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(unsafe.Pointer(&t)), 0, 0)
-	return int(r), errno
 }
 
 // ring ends the wait that goes on, or else the next one. Any goroutine may, as
@@ -118,30 +159,26 @@ func (p *poller) ring() {
 	_, _ = unix.Write(p.bell, one[:])
 }
 
-// hear silences bell and alarm.
+// hear silences bell or alarm.
 func (p *poller) hear(index int32) {
 	fd := p.bell
 	if index == alarmIndex {
-		fd = p.alarm
+		fd, p.set = p.alarm, 0
 	}
 	var count [8]byte
 	_, _ = unix.Read(fd, count[:]) // fails where it is silent already
 }
 
 func (p *poller) close() {
+	if p.gate != nil {
+		p.gate.Close() // it holds nothing that could be lost
+	}
 	for _, fd := range []int{p.epoll, p.bell, p.alarm} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
 }
-
-// precisely makes this thread's timers ring when they are set to; normally the
-// kernel may be 50 µs late, to save power.
-func precisely() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) }
-
-// asUsual undoes precisely.
-func asUsual() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }
 
 // sendTo and receiveFrom are send(2) and recv(2) on a socket that does not block, so
 // that the Go scheduler need not be told of them.
