@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -209,6 +210,11 @@ func TestStuckConnection(t *testing.T) {
 	_, _ = io.Copy(io.Discard, c) // ends: the connection is gone
 }
 
+var (
+	stormConns = flag.Int("storm-conns", 100, "connections that TestStorm has open at once")
+	stormFor   = flag.Duration("storm-for", 0, "how long TestStorm goes on at least; 0 is one round")
+)
+
 // TestStorm: a hundred connections copy bytes while the API is busy. Every byte
 // arrives, in order.
 func TestStorm(t *testing.T) {
@@ -220,37 +226,43 @@ func TestStorm(t *testing.T) {
 	}
 	var copies, storm sync.WaitGroup
 	var over atomic.Bool
-	for n := range 100 {
-		copies.Go(func() {
-			sent := make([]byte, 48<<10)
-			src := rand.NewChaCha8([32]byte{byte(n)})
-			_, _ = src.Read(sent)
-			c, err := net.Dial("tcp", p.Listen)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			var wrote sync.WaitGroup
-			wrote.Go(func() {
-				if _, err := c.Write(sent); err != nil {
-					t.Errorf("connection %d: %v", n, err)
-				}
-				_ = c.(*net.TCPConn).CloseWrite()
-			})
-			got, err := io.ReadAll(c)
-			if err != nil {
+	began := time.Now()
+	copyOnce := func(n int) {
+		sent := make([]byte, 48<<10)
+		src := rand.NewChaCha8([32]byte{byte(n)})
+		_, _ = src.Read(sent)
+		c, err := net.Dial("tcp", p.Listen)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		var wrote sync.WaitGroup
+		wrote.Go(func() {
+			if _, err := c.Write(sent); err != nil {
 				t.Errorf("connection %d: %v", n, err)
 			}
-			if sha256.Sum256(got) != sha256.Sum256(sent) {
-				same := 0
-				for same < min(len(got), len(sent)) && got[same] == sent[same] {
-					same++
-				}
-				t.Errorf("connection %d: %d bytes came back of %d that were sent; the first %d are the same", n, len(got), len(sent), same)
+			_ = c.(*net.TCPConn).CloseWrite()
+		})
+		got, err := io.ReadAll(c)
+		if err != nil {
+			t.Errorf("connection %d: %v", n, err)
+		}
+		if sha256.Sum256(got) != sha256.Sum256(sent) {
+			same := 0
+			for same < min(len(got), len(sent)) && got[same] == sent[same] {
+				same++
 			}
-			c.Close()
-			wrote.Wait()
+			t.Errorf("connection %d: %d bytes came back of %d that were sent; the first %d are the same", n, len(got), len(sent), same)
+		}
+		c.Close()
+		wrote.Wait()
+	}
+	for n := range *stormConns {
+		copies.Go(func() {
+			for first := true; first || time.Since(began) < *stormFor && !t.Failed(); first = false {
+				copyOnce(n)
+			}
 		})
 	}
 	calls := []string{

@@ -1,0 +1,273 @@
+// Command soak keeps `chaosctl proxy serve` busy for a while and watches what it
+// holds: memory, file descriptors, goroutines. It fails when any of them grows
+// from the second quarter of the time to the last, or when a byte is wrong.
+//
+//	go run ./test/soak -binary bin/chaosctl -for 10m
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	binary := flag.String("binary", "bin/chaosctl", "the `program` to keep busy")
+	length := flag.Duration("for", 10*time.Minute, "how long")
+	seed := flag.Uint64("seed", 1, "of every choice")
+	flag.Parse()
+	if err := soak(*binary, *length, *seed); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// reading is what the server holds at one moment.
+type reading struct{ rssMB, fds, goroutines float64 }
+
+func soak(binary string, length time.Duration, seed uint64) error {
+	echo, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer echo.Close()
+	go serveEcho(echo)
+
+	server := exec.Command(binary, "proxy", "serve", "--listen", "127.0.0.1:0", "--seed", strconv.FormatUint(seed, 10))
+	server.Stderr = os.Stderr
+	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := server.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := server.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = server.Process.Signal(syscall.SIGTERM)
+		_ = server.Wait()
+	}()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("the server did not say where it listens: %w", err)
+	}
+	api := strings.TrimSpace(line)
+	if _, err := call("POST", api+"/proxies", fmt.Sprintf(`{"name":"echo","listen":"127.0.0.1:0","upstream":%q}`, echo.Addr())); err != nil {
+		return err
+	}
+	body, err := call("GET", api+"/proxies/echo", "")
+	if err != nil {
+		return err
+	}
+	listen := regexp.MustCompile(`"listen":"([^"]+)"`).FindStringSubmatch(body)[1]
+
+	var all sync.WaitGroup
+	var copied, calls atomic.Int64
+	over := make(chan struct{})
+	var wrong atomic.Pointer[error]
+	fail := func(err error) { wrong.CompareAndSwap(nil, &err) }
+	for n := range 50 {
+		all.Go(func() {
+			draw := rand.New(rand.NewPCG(seed, uint64(n)))
+			for !isOver(over) {
+				size, err := copyThrough(listen, draw)
+				copied.Add(size)
+				if err != nil {
+					fail(err)
+					return
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		draw := rand.New(rand.NewPCG(seed, 1<<32))
+		for !isOver(over) {
+			if err := change(api, draw); err != nil {
+				fail(err)
+				return
+			}
+			calls.Add(1)
+			time.Sleep(20 * time.Millisecond) // 50 changes a second, for as long as asked
+		}
+	})
+
+	var readings []reading
+	began, tick := time.Now(), time.NewTicker(length/120)
+	defer tick.Stop()
+	for time.Since(began) < length && wrong.Load() == nil {
+		<-tick.C
+		r, err := look(server.Process.Pid, api)
+		if err != nil {
+			fail(err)
+			break
+		}
+		readings = append(readings, r)
+	}
+	close(over)
+	all.Wait()
+	if err := wrong.Load(); err != nil {
+		return *err
+	}
+	early, late := readings[len(readings)/4:len(readings)/2], readings[len(readings)*3/4:]
+	fmt.Printf("| %s, %d GB copied and compared, %d API calls | second quarter | last quarter |\n|---|---:|---:|\n", length, copied.Load()>>30, calls.Load())
+	grown := false
+	for _, m := range []struct {
+		name string
+		of   func(reading) float64
+		by   float64 // of growth that is noise
+	}{
+		{"resident memory, MB", func(r reading) float64 { return r.rssMB }, 8},
+		{"file descriptors", func(r reading) float64 { return r.fds }, 40},
+		{"goroutines", func(r reading) float64 { return r.goroutines }, 40},
+	} {
+		a, b := median(early, m.of), median(late, m.of)
+		fmt.Printf("| %s, median | %.0f | %.0f |\n", m.name, a, b)
+		grown = grown || b > a*1.1+m.by
+	}
+	if grown {
+		return errors.New("it grows")
+	}
+	return nil
+}
+
+func isOver(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// copyThrough sends random bytes through the proxy to the echo server and
+// compares what comes back. A connection that a toxic ended is no mistake; a byte
+// that is not the one that was sent is.
+func copyThrough(listen string, draw *rand.Rand) (int64, error) {
+	c, err := net.DialTimeout("tcp", listen, 10*time.Second)
+	if err != nil {
+		return 0, nil // reset at once, by a toxic
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	sent := make([]byte, 1+draw.IntN(4<<20))
+	var key [32]byte
+	for i := range key {
+		key[i] = byte(draw.Uint32())
+	}
+	_, _ = rand.NewChaCha8(key).Read(sent)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if _, err := c.Write(sent); err == nil {
+			_ = c.(*net.TCPConn).CloseWrite()
+		}
+	})
+	got, err := io.ReadAll(c)
+	c.Close()
+	writing.Wait()
+	if !bytes.HasPrefix(sent, got) {
+		return 0, fmt.Errorf("%d of %d bytes came back, and not those that were sent (%v)", len(got), len(sent), err)
+	}
+	return int64(len(got)), nil
+}
+
+var toxics = []string{
+	`{"name":"%s","type":"latency","attributes":{"latency":5,"jitter":5}}`,
+	`{"name":"%s","type":"bandwidth","stream":"upstream","toxicity":0.5,"attributes":{"rate":20000}}`,
+	`{"name":"%s","type":"slicer","attributes":{"average_size":2000,"size_variation":1500}}`,
+	`{"name":"%s","type":"limit_data","toxicity":0.1,"attributes":{"bytes":100000}}`,
+	`{"name":"%s","type":"reset_peer","toxicity":0.1,"attributes":{"timeout":20}}`,
+	`{"name":"%s","type":"timeout","toxicity":0.1,"attributes":{"timeout":50}}`,
+	`{"name":"%s","type":"slow_close","attributes":{"delay":10}}`,
+	`{"name":"%s","type":"packet_loss","toxicity":0.2,"attributes":{"loss_rate":0.01}}`,
+}
+
+// change adds a toxic, removes one, or looks.
+func change(api string, draw *rand.Rand) error {
+	name := "t" + strconv.Itoa(draw.IntN(4))
+	switch draw.IntN(5) {
+	case 0, 1:
+		_, err := call("POST", api+"/proxies/echo/toxics", fmt.Sprintf(toxics[draw.IntN(len(toxics))], name))
+		return err
+	case 2, 3:
+		_, err := call("DELETE", api+"/proxies/echo/toxics/"+name, "")
+		return err
+	}
+	_, err := call("GET", api+"/proxies/echo/stats", "")
+	return err
+}
+
+func call(method, url, body string) (string, error) {
+	r, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	switch resp.StatusCode {
+	case 200, 201, 204, 404, 409: // a toxic that is not there, or there already
+		return string(b), err
+	}
+	return "", fmt.Errorf("%s %s: %s %s", method, url, resp.Status, b)
+}
+
+func look(pid int, api string) (r reading, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return r, fmt.Errorf("the server is gone: %w", err)
+	}
+	kb, _ := strconv.ParseFloat(regexp.MustCompile(`VmRSS:\s+(\d+)`).FindStringSubmatch(string(status))[1], 64)
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return r, err
+	}
+	metrics, err := call("GET", api+"/metrics", "")
+	if err != nil {
+		return r, err
+	}
+	goroutines, _ := strconv.ParseFloat(regexp.MustCompile(`(?m)^go_goroutines (\d+)`).FindStringSubmatch(metrics)[1], 64)
+	return reading{kb / 1024, float64(len(fds)), goroutines}, nil
+}
+
+func median(all []reading, of func(reading) float64) float64 {
+	var v []float64
+	for _, r := range all {
+		v = append(v, of(r))
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func serveEcho(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+			_ = c.(*net.TCPConn).CloseWrite()
+		}()
+	}
+}
