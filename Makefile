@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench bench-proxy bench-load stable fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -29,6 +29,13 @@ bench-proxy: build ## our proxy beside Toxiproxy and HAProxy, into docs/PERFORMA
 
 bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into docs/PERFORMANCE.md (22 min); ARGS=-quick likewise
 	go run ./test/bench/load -binary bin/chaosctl $(ARGS)
+
+soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow
+	go run ./test/soak -binary bin/chaosctl -for 10m
+
+storm-proxy: ## the proxy under the race detector: API calls against 200 connections for 60 s, and 1 GB under rules that come and go
+	go test -race ./faults/toxiproxy -run '^TestStorm$$' -storm-conns 200 -storm-for 60s -v
+	go test -race ./faults/proxy -run '^TestDirectLosesNothing$$' -bytes 1000000000 -v -timeout 20m
 
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20
