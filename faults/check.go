@@ -71,7 +71,7 @@ func (s Spec) Needs() (on, path, instead string) {
 	k, _ := s.Kind()
 	switch {
 	case s.Reset != nil && s.Reset.Wait > 0:
-		return OnTCPEdge, "reset.wait", "reset with after, or without, works on any edge"
+		return OnTCPEdge, "reset.wait", "use reset with after, or without, which any edge can have"
 	case k.On == OnHTTPEdge || k.On == OnTCPEdge:
 		return k.On, k.Verb, k.Instead
 	}

@@ -98,7 +98,7 @@ var Kinds = []Kind{
 		Fields:  []Field{percentField, afterField},
 	},
 	{
-		Verb: "silence", On: OnTCPEdge, inject: onEdges, Instead: "blackhole silences calls on any edge",
+		Verb: "silence", On: OnTCPEdge, inject: onEdges, Instead: "use blackhole, which silences calls on any edge",
 		Summary: "Discards the bytes of one direction; the other goes on, where a blackhole stops both.",
 		Fields: []Field{
 			{"for", "duration", "the fault's", "close the connection, in order, when it has lasted so long"},
@@ -120,7 +120,7 @@ var Kinds = []Kind{
 		},
 	},
 	{
-		Verb: "slow_close", On: OnTCPEdge, inject: onEdges, Instead: "latency holds answers back on any edge",
+		Verb: "slow_close", On: OnTCPEdge, inject: onEdges, Instead: "use latency, which holds answers back on any edge",
 		Summary: "Passes the end of a connection on only after delay.",
 		Fields:  []Field{{"delay", "duration", "", "after the last byte"}, ofConnections, directionField},
 	},
@@ -153,7 +153,7 @@ var Kinds = []Kind{
 		},
 	},
 	{
-		Verb: "corrupt", On: OnTCPEdge, inject: onEdges, Instead: "error with a body spoils answers on HTTP edges",
+		Verb: "corrupt", On: OnTCPEdge, inject: onEdges, Instead: "use error with a body of your own, which spoils answers on HTTP edges",
 		Summary: "Flips bits; lengths stay as they are.",
 		Fields: []Field{
 			{"percent", "percent", "", "share of the bytes in which one bit is flipped"},
@@ -161,7 +161,7 @@ var Kinds = []Kind{
 		},
 	},
 	{
-		Verb: "limit", On: OnTCPEdge, inject: onEdges, Instead: "reset with after cuts answers short on any edge",
+		Verb: "limit", On: OnTCPEdge, inject: onEdges, Instead: "use reset with after, which cuts answers short on any edge",
 		Summary: "Closes a connection, in order, when exactly so many bytes have passed since it was opened.",
 		Fields: []Field{
 			{"bytes", "bytes", "", "0 B closes it at the first"},
