@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,9 @@ func (s Spec) verbs() []string {
 		set  bool
 	}{
 		{"latency", s.Latency != nil}, {"error", s.Error != nil}, {"reset", s.Reset != nil},
-		{"blackhole", s.Blackhole != nil}, {"refuse", s.Refuse != nil}, {"bandwidth", s.Bandwidth != nil},
+		{"blackhole", s.Blackhole != nil}, {"silence", s.Silence != nil}, {"refuse", s.Refuse != nil},
+		{"slow_connect", s.SlowConnect != nil}, {"slow_close", s.SlowClose != nil}, {"bandwidth", s.Bandwidth != nil},
+		{"slice", s.Slice != nil}, {"loss", s.Loss != nil}, {"corrupt", s.Corrupt != nil}, {"limit", s.Limit != nil},
 		{"partition", s.Partition != nil}, {"kill", s.Kill != nil}, {"pause", s.Pause != nil}, {"restart", s.Restart != nil},
 	} {
 		if v.set {
@@ -47,15 +50,51 @@ func (s Spec) Length() (d time.Duration, fixed bool) {
 	return 0, false
 }
 
+// Scaled is the spec in a run whose time is scaled: a pulse and a ramp are parts
+// of the fault's time, as `at` and `for` are (which whoever places the fault
+// scales); delays are not.
+func (s Spec) Scaled(scale func(time.Duration) time.Duration) Spec {
+	if s.Pulse != nil {
+		s.Pulse = &Pulse{On: scale(s.Pulse.On), Off: scale(s.Pulse.Off)}
+	}
+	if s.Ramp != nil {
+		ramp := scale(*s.Ramp)
+		s.Ramp = &ramp
+	}
+	return s
+}
+
+// Needs is what kind of edge the fault works on alone (OnHTTPEdge, OnTCPEdge; ""
+// where on any), the path inside the spec that says so, and what to write on
+// another edge.
+func (s Spec) Needs() (on, path, instead string) {
+	k, _ := s.Kind()
+	switch {
+	case s.Reset != nil && s.Reset.Wait > 0:
+		return OnTCPEdge, "reset.wait", "use reset with after, or without, which any edge can have"
+	case k.On == OnHTTPEdge || k.On == OnTCPEdge:
+		return k.On, k.Verb, k.Instead
+	}
+	return "", "", ""
+}
+
 // Asked is what the fault is meant to do, in the units of the positive control:
 //
-//	ratio         share of the eligible calls (connections) to hit
-//	delay_s       mean delay to add to each of those
-//	jitter_s      how far a delay may be from that
-//	status        of injected answers
-//	bytes_per_s   most to let through per connection and direction
-//	instances     how many to hit, where that is a number
-//	down_s        from an instance's end until it is started again
+//	ratio           share of the eligible calls (connections) to hit
+//	delay_s         mean delay to add to each of those
+//	jitter_s        how far a delay may be from that (under normal and pareto: standard deviation)
+//	delay_median_s  of the delays' distribution, where it is not the mean
+//	status          of injected answers
+//	bytes_per_s     most to let through, per connection (or in all) and direction
+//	piece_bytes     mean size of a slice
+//	limit_bytes     that pass before a connection is closed
+//	loss_ratio      share of the chunks to lose
+//	corrupt_ratio   share of the bytes to corrupt
+//	close_delay_s   that the end of a connection is held back
+//	wait_s          until a connection is reset
+//	silence_s       until a silenced connection is closed
+//	instances       how many to hit, where that is a number
+//	down_s          from an instance's end until it is started again
 //
 // The map is the caller's own.
 func (s Spec) Asked() map[string]float64 {
@@ -65,24 +104,36 @@ func (s Spec) Asked() map[string]float64 {
 			asked["instances"] = float64(max(p.Count, 1))
 		}
 	}
+	if r := (Fault{Spec: s}).rule(); s.Kill == nil && s.Pause == nil && s.Restart == nil {
+		asked["ratio"] = r.Percent
+	}
 	switch {
 	case s.Latency != nil:
-		asked["ratio"] = s.Latency.Percent.or(1)
 		asked["delay_s"] = s.Latency.Delay.Seconds()
 		asked["jitter_s"] = s.Latency.Jitter.Seconds()
+		if m := s.Latency.median(); m != s.Latency.Delay {
+			asked["delay_median_s"] = m.Seconds()
+		}
 	case s.Error != nil:
-		asked["ratio"] = s.Error.Percent.or(1)
 		asked["status"] = float64(s.Error.status())
-	case s.Reset != nil:
-		asked["ratio"] = s.Reset.Percent.or(1)
-	case s.Blackhole != nil:
-		asked["ratio"] = s.Blackhole.Percent.or(1)
-	case s.Refuse != nil:
-		asked["ratio"] = s.Refuse.Percent.or(1)
+	case s.Reset != nil && s.Reset.Wait > 0:
+		asked["wait_s"] = s.Reset.Wait.Seconds()
+	case s.Silence != nil && s.Silence.For != nil:
+		asked["silence_s"] = s.Silence.For.Seconds()
+	case s.SlowConnect != nil:
+		asked["delay_s"] = s.SlowConnect.Delay.Seconds()
+	case s.SlowClose != nil:
+		asked["close_delay_s"] = s.SlowClose.Delay.Seconds()
 	case s.Bandwidth != nil:
 		asked["bytes_per_s"] = float64(s.Bandwidth.Rate)
-	case s.Partition != nil:
-		asked["ratio"] = 1
+	case s.Slice != nil:
+		asked["piece_bytes"] = float64(s.Slice.Average)
+	case s.Loss != nil:
+		asked["loss_ratio"] = float64(s.Loss.Percent)
+	case s.Corrupt != nil:
+		asked["corrupt_ratio"] = float64(s.Corrupt.Percent)
+	case s.Limit != nil && s.Limit.Bytes != nil:
+		asked["limit_bytes"] = float64(*s.Limit.Bytes)
 	case s.Kill != nil:
 		instances(s.Kill.Pick)
 		asked["down_s"] = or(s.Kill.Down, time.Second).Seconds()
@@ -97,6 +148,11 @@ func (s Spec) Asked() map[string]float64 {
 // Check reports everything that is wrong with the spec by itself, each with its
 // path inside the spec. Whether the target exists is for whoever knows the system.
 func (s Spec) Check(report func(path, format string, args ...any)) {
+	tell, sound := report, true
+	report = func(path, format string, args ...any) {
+		sound = false
+		tell(path, format, args...)
+	}
 	switch set := s.verbs(); len(set) {
 	case 0:
 		report("", "a fault needs one verb: %s", verbNames())
@@ -112,6 +168,8 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		report("for", "for is %s: a fault lasts longer than 0s", *s.For)
 	}
 
+	s.checkConditions(report)
+
 	percent := func(verb string, p *Percent) {
 		if p == nil {
 			return
@@ -122,31 +180,35 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 			report(verb+".percent", "percent is %v: it is a number above 0, at most 100", float64(*p)*100)
 		}
 	}
+	// above0 is for delays that a verb cannot do without, example how one is written.
+	above0 := func(path string, d time.Duration, example string) {
+		if d <= 0 {
+			_, name, _ := strings.Cut(path, ".")
+			report(path, "%s is %s: write %s", name, d, example)
+		}
+	}
+	direction := func(verb, d string, words ...string) {
+		if d != "" && !slices.Contains(words, d) {
+			last := len(words) - 1
+			report(verb+".direction", "direction %q is unknown: write %s or %s", d, strings.Join(words[:last], ", "), words[last])
+		}
+	}
+	eitherWay := []string{"both", "request", "answer"}
 	pick := func(verb string, p Pick) {
 		if p.Count < 0 || !(p.Ratio >= 0 && p.Ratio <= 1) {
 			report(verb+".pick", "pick is a number of instances from 1, a share above 0%% like 50%%, or all")
 		}
 	}
-	cut := func(verb string, c *Cut) {
-		percent(verb, c.Percent)
-		if c.After < 0 {
-			report(verb+".after", "after is %d bytes: it cannot be below 0", int64(c.After))
+	after := func(verb string, b Bytes) {
+		if b < 0 {
+			report(verb+".after", "after is %d bytes: it cannot be below 0", int64(b))
 		}
 	}
 	if l := s.Latency; l != nil {
 		percent("latency", l.Percent)
-		if l.Delay <= 0 {
-			report("latency.delay", "delay is %s: write how long to hold a call back, like 800ms", l.Delay)
-		}
-		if l.Jitter < 0 || l.Delay > 0 && l.Jitter > l.Delay {
-			report("latency.jitter", "jitter is %s: it is from 0s to the delay (%s), or the mean delay would not be the one asked for", l.Jitter, l.Delay)
-		}
-		if l.Distribution != "" && l.Distribution != "uniform" {
-			report("latency.distribution", "distribution %q is unknown: write uniform, or leave it out", l.Distribution)
-		}
-		if l.Direction != "" && l.Direction != "answer" && l.Direction != "request" {
-			report("latency.direction", "direction %q is unknown: write answer or request", l.Direction)
-		}
+		above0("latency.delay", l.Delay, "how long to hold a call back, like 800ms")
+		l.checkSpread(report)
+		direction("latency", l.Direction, "answer", "request")
 	}
 	if e := s.Error; e != nil {
 		percent("error", e.Percent)
@@ -154,17 +216,73 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 			report("error.status", "status is %d: an answer has a status from 200 to 599", e.Status)
 		}
 	}
-	if s.Reset != nil {
-		cut("reset", s.Reset)
+	if r := s.Reset; r != nil {
+		percent("reset", r.Percent)
+		after("reset", r.After)
+		if r.After > 0 && r.Wait > 0 {
+			report("reset.wait", "after says at which byte to strike, and wait at what time: write one of them, or one fault for each")
+		}
 	}
-	if s.Blackhole != nil {
-		cut("blackhole", s.Blackhole)
+	if b := s.Blackhole; b != nil {
+		percent("blackhole", b.Percent)
+		after("blackhole", b.After)
+	}
+	if q := s.Silence; q != nil {
+		percent("silence", q.Percent)
+		if q.For != nil && *q.For <= 0 {
+			report("silence.for", "for is %s: write how long a connection is silent before it is closed, or leave it out", *q.For)
+		}
+		if q.Direction == "both" {
+			report("silence.direction", "silence is about one direction: write answer or request; blackhole silences both")
+		} else {
+			direction("silence", q.Direction, "answer", "request")
+		}
 	}
 	if s.Refuse != nil {
 		percent("refuse", s.Refuse.Percent)
 	}
-	if b := s.Bandwidth; b != nil && (b.Rate <= 0 || b.Rate > 1e12) {
-		report("bandwidth.rate", "rate is %s: write how much passes per second, above 0 and at most 1000GB/s, like 100KB/s", b.Rate)
+	if c := s.SlowConnect; c != nil {
+		percent("slow_connect", c.Percent)
+		above0("slow_connect.delay", c.Delay, "how long opening a connection is to take, like 2s")
+	}
+	if c := s.SlowClose; c != nil {
+		percent("slow_close", c.Percent)
+		above0("slow_close.delay", c.Delay, "how long to hold the end of a connection back, like 2s")
+		direction("slow_close", c.Direction, eitherWay...)
+	}
+	if b := s.Bandwidth; b != nil {
+		percent("bandwidth", b.Percent)
+		if b.Rate <= 0 || b.Rate > 1e12 {
+			report("bandwidth.rate", "rate is %s: write how much passes per second, above 0 and at most 1000GB/s, like 100KB/s", b.Rate)
+		}
+		direction("bandwidth", b.Direction, eitherWay...)
+	}
+	if l := s.Slice; l != nil {
+		percent("slice", l.Percent)
+		if l.Average < 1 {
+			report("slice.average", "average is %s: write the size of a piece, like 64 B", l.Average)
+		} else if l.Variation < 0 || l.Variation > l.Average {
+			report("slice.variation", "variation is %s: it is from 0 B to the average (%s)", l.Variation, l.Average)
+		}
+		direction("slice", l.Direction, eitherWay...)
+	}
+	if l := s.Loss; l != nil {
+		share("loss.percent", l.Percent, "of the chunks is lost, like 1%", report)
+		if !(l.Correlation >= 0 && l.Correlation <= 1) {
+			report("loss.correlation", "correlation is %v: it is a number from 0 to 100", float64(l.Correlation)*100)
+		}
+		direction("loss", l.Direction, eitherWay...)
+	}
+	if c := s.Corrupt; c != nil {
+		share("corrupt.percent", c.Percent, "of the bytes is corrupted, like 0.1%", report)
+		direction("corrupt", c.Direction, eitherWay...)
+	}
+	if l := s.Limit; l != nil {
+		percent("limit", l.Percent)
+		if l.Bytes == nil || *l.Bytes < 0 {
+			report("limit.bytes", "bytes says after how many a connection is closed: write it, like 10KB")
+		}
+		direction("limit", l.Direction, eitherWay...)
 	}
 	if p := s.Partition; p != nil {
 		p.check(report)
@@ -186,6 +304,79 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		if or(r.Grace, 0) < 0 {
 			report("restart.grace", "grace is %s: it cannot be below 0s", *r.Grace)
 		}
+	}
+	// What only the proxy knows (how much is too much) is said here, not in the run.
+	if kind, ok := s.Kind(); ok && sound && kind.On != OnService {
+		s.Name = kind.Verb
+		if err := (Fault{Spec: s}).rule().Validate(); err != nil {
+			report(kind.Verb, "%v", errors.Unwrap(err))
+		}
+	}
+}
+
+// checkSpread checks how the delays of a latency are spread.
+func (l *Latency) checkSpread(report func(path, format string, args ...any)) {
+	switch l.Distribution {
+	case "", "uniform":
+		if l.Jitter < 0 || l.Delay > 0 && l.Jitter > l.Delay {
+			report("latency.jitter", "jitter is %s: under the uniform distribution it is from 0s to the delay (%s); normal, pareto and exponential reach further", l.Jitter, l.Delay)
+		}
+	case "normal", "pareto":
+		if l.Jitter <= 0 {
+			report("latency.jitter", "jitter is %s: under the %s distribution it is the standard deviation, above 0s", l.Jitter, l.Distribution)
+		}
+	case "exponential":
+		if l.Jitter != 0 {
+			report("latency.jitter", "jitter is %s: leave it out, the delay alone says how an exponential distribution spreads", l.Jitter)
+		}
+	default:
+		report("latency.distribution", "distribution %q is unknown: write uniform, normal, pareto or exponential", l.Distribution)
+	}
+}
+
+// share checks a percentage that a verb cannot do without.
+func share(path string, p Percent, what string, report func(path, format string, args ...any)) {
+	if !(p > 0 && p <= 1) {
+		report(path, "percent is %v: write how large a share %s, above 0 and at most 100%%", float64(p)*100, what)
+	}
+}
+
+// checkConditions checks what stands beside the verb.
+func (s Spec) checkConditions(report func(path, format string, args ...any)) {
+	kind, _ := s.Kind()
+	for _, c := range []struct {
+		name string
+		set  bool
+	}{{"pulse", s.Pulse != nil}, {"ramp", s.Ramp != nil}, {"first", s.First != nil}, {"every", s.Every != nil}, {"from", s.From != ""}} {
+		switch {
+		case !c.set || kind.Verb == "" || kind.Takes(c.name):
+		case kind.On == OnService:
+			report(c.name, "%s is for faults on edges: %s acts on a service, not on calls", c.name, kind.Verb)
+		default:
+			report(c.name, "%s takes no %s: it cuts off everything; blackhole on an edge takes it", kind.Verb, c.name)
+		}
+	}
+	if p := s.Pulse; p != nil {
+		for _, part := range []struct {
+			name string
+			d    time.Duration
+		}{{"on", p.On}, {"off", p.Off}} {
+			if part.d < time.Millisecond {
+				report("pulse."+part.name, "%s is %s: write how long the fault is %s each time, at least 1ms", part.name, part.d, map[string]string{"on": "at work", "off": "not"}[part.name])
+			}
+		}
+	}
+	if s.Ramp != nil && *s.Ramp <= 0 {
+		report("ramp", "ramp is %s: write how long percent takes to grow, or leave it out", *s.Ramp)
+	}
+	if s.First != nil && *s.First == 0 {
+		report("first", "first is 0: a fault that hits nothing shows nothing")
+	}
+	if s.Every != nil && *s.Every == 0 {
+		report("every", "every is 0: it counts from 1, which is every call")
+	}
+	if _, err := s.From.prefix(); err != nil {
+		report("from", "%v", err)
 	}
 }
 

@@ -49,12 +49,12 @@ func onEdges(f Fault, w World) (*plan, error) {
 	}, nil
 }
 
-// rule is the fault in the proxy's words. A partition is a silence, also towards
+// rule is the fault in the proxy's words. A partition is a blackhole, also towards
 // new connections: packets that are lost are not answered, and the caller finds
 // out by its timeouts alone.
 func (f Fault) rule() proxy.Rule {
 	s := f.Spec
-	r := proxy.Rule{Name: s.Name, Seed: f.Seed, Percent: 1}
+	r := proxy.Rule{Name: s.Name, Seed: f.Seed, Percent: 1, When: s.when()}
 	switch {
 	case s.Latency != nil:
 		l := s.Latency
@@ -65,19 +65,69 @@ func (f Fault) rule() proxy.Rule {
 		r.Error = &proxy.Error{Status: s.Error.status(), Body: s.Error.Body}
 	case s.Reset != nil:
 		r.Percent = s.Reset.Percent.or(1)
-		r.Reset = &proxy.Cut{After: int64(s.Reset.After)}
+		r.Reset = &proxy.Cut{After: int64(s.Reset.After), Wait: s.Reset.Wait}
 	case s.Blackhole != nil:
 		r.Percent = s.Blackhole.Percent.or(1)
 		r.Blackhole = &proxy.Cut{After: int64(s.Blackhole.After)}
+	case s.Silence != nil:
+		r.Percent = s.Silence.Percent.or(1)
+		r.Silence = &proxy.Silence{For: or(s.Silence.For, 0), Direction: proxy.Answer}
+		if s.Silence.Direction != "" {
+			r.Silence.Direction = direction(s.Silence.Direction)
+		}
 	case s.Refuse != nil:
 		r.Percent = s.Refuse.Percent.or(1)
 		r.Refuse = &proxy.Refuse{}
+	case s.SlowConnect != nil:
+		r.Percent = s.SlowConnect.Percent.or(1)
+		r.Connect = &proxy.Connect{Delay: s.SlowConnect.Delay}
+	case s.SlowClose != nil:
+		r.Percent = s.SlowClose.Percent.or(1)
+		r.SlowClose = &proxy.SlowClose{Delay: s.SlowClose.Delay, Direction: direction(s.SlowClose.Direction)}
 	case s.Bandwidth != nil:
-		r.Bandwidth = &proxy.Bandwidth{BytesPerS: int64(s.Bandwidth.Rate)}
+		r.Percent = s.Bandwidth.Percent.or(1)
+		r.Bandwidth = &proxy.Bandwidth{BytesPerS: int64(s.Bandwidth.Rate), Shared: s.Bandwidth.Shared, Direction: direction(s.Bandwidth.Direction)}
+	case s.Slice != nil:
+		l := s.Slice
+		r.Percent = l.Percent.or(1)
+		r.Slice = &proxy.Slice{Average: int64(l.Average), Variation: int64(l.Variation), Delay: l.Delay, Direction: direction(l.Direction)}
+	case s.Loss != nil:
+		r.Loss = &proxy.Loss{Ratio: float64(s.Loss.Percent), Correlation: float64(s.Loss.Correlation), Direction: direction(s.Loss.Direction)}
+	case s.Corrupt != nil:
+		r.Corrupt = &proxy.Corrupt{Ratio: float64(s.Corrupt.Percent), Direction: direction(s.Corrupt.Direction)}
+	case s.Limit != nil:
+		r.Percent = s.Limit.Percent.or(1)
+		r.Limit = &proxy.Limit{Direction: direction(s.Limit.Direction)}
+		if s.Limit.Bytes != nil {
+			r.Limit.Bytes = int64(*s.Limit.Bytes)
+		}
 	case s.Partition != nil:
 		r.Blackhole = &proxy.Cut{}
 	}
 	return r
+}
+
+// when is the conditions in the proxy's words.
+func (s Spec) when() proxy.When {
+	w := proxy.When{Source: string(s.From), Ramp: or(s.Ramp, 0)}
+	if s.Pulse != nil {
+		w.Pulse = proxy.Pulse(*s.Pulse)
+	}
+	if s.First != nil {
+		w.First = *s.First
+	}
+	if s.Every != nil {
+		w.Every = *s.Every
+	}
+	return w
+}
+
+// direction is the proxy's word: it says "both" by saying nothing.
+func direction(word string) proxy.Direction {
+	if word == "both" {
+		return proxy.Both
+	}
+	return proxy.Direction(word)
 }
 
 // picked draws the instances to hit, from the fault's seed alone.

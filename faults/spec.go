@@ -2,87 +2,183 @@ package faults
 
 import "time"
 
-// Spec is one fault as a scenario writes it: one verb key, a target, a window.
-// Exactly one of the verb fields is set.
+// Spec is one fault as a scenario writes it: one verb key, a target, a window,
+// and, on edges, conditions that narrow it down. Exactly one of the verb fields is
+// set.
 //
 //	slow-payments:
 //	  target: orders -> payments
 //	  latency: { delay: 800ms, jitter: 100ms, percent: 50 }
-//	  at: 0s        # into `during`
-//	  for: 20s      # default: the rest of `during`
+//	  at: 0s                       # into `during`
+//	  for: 20s                     # default: the rest of `during`
+//	  pulse: { on: 2s, off: 3s }   # comes and goes
+//	  ramp: 10s                    # until percent has its full value
+//	  first: 20                    # calls, counted from when it was injected
+//	  every: 5                     # the 5th, 10th, … call
+//	  from: 10.0.0.0/8             # of callers with such an address
 type Spec struct {
-	Name   string         `yaml:"-" json:"-"`                     // the key it stands under
-	Target string         `yaml:"target" json:"target,omitempty"` // "caller -> callee" or a service; none for partition
-	At     time.Duration  `yaml:"at" json:"at,omitempty"`         // offset into `during`
-	For    *time.Duration `yaml:"for" json:"for,omitempty"`       // default: until `during` ends
+	Name   string         `yaml:"-" json:"-"`                               // the key it stands under
+	Target string         `yaml:"target,omitempty" json:"target,omitempty"` // "caller -> callee" or a service; none for partition
+	At     time.Duration  `yaml:"at,omitempty" json:"at,omitempty"`         // offset into `during`
+	For    *time.Duration `yaml:"for,omitempty" json:"for,omitempty"`       // default: until `during` ends
 
-	Latency   *Latency   `yaml:"latency" json:"latency,omitempty"`
-	Error     *Error     `yaml:"error" json:"error,omitempty"`
-	Reset     *Cut       `yaml:"reset" json:"reset,omitempty"`
-	Blackhole *Cut       `yaml:"blackhole" json:"blackhole,omitempty"`
-	Refuse    *Refuse    `yaml:"refuse" json:"refuse,omitempty"`
-	Bandwidth *Bandwidth `yaml:"bandwidth" json:"bandwidth,omitempty"`
-	Partition *Partition `yaml:"partition" json:"partition,omitempty"`
-	Kill      *Kill      `yaml:"kill" json:"kill,omitempty"`
-	Pause     *Pause     `yaml:"pause" json:"pause,omitempty"`
-	Restart   *Restart   `yaml:"restart" json:"restart,omitempty"`
+	Latency     *Latency     `yaml:"latency,omitempty" json:"latency,omitempty"`
+	Error       *Error       `yaml:"error,omitempty" json:"error,omitempty"`
+	Reset       *Reset       `yaml:"reset,omitempty" json:"reset,omitempty"`
+	Blackhole   *Cut         `yaml:"blackhole,omitempty" json:"blackhole,omitempty"`
+	Silence     *Silence     `yaml:"silence,omitempty" json:"silence,omitempty"`
+	Refuse      *Refuse      `yaml:"refuse,omitempty" json:"refuse,omitempty"`
+	SlowConnect *SlowConnect `yaml:"slow_connect,omitempty" json:"slow_connect,omitempty"`
+	SlowClose   *SlowClose   `yaml:"slow_close,omitempty" json:"slow_close,omitempty"`
+	Bandwidth   *Bandwidth   `yaml:"bandwidth,omitempty" json:"bandwidth,omitempty"`
+	Slice       *Slice       `yaml:"slice,omitempty" json:"slice,omitempty"`
+	Loss        *Loss        `yaml:"loss,omitempty" json:"loss,omitempty"`
+	Corrupt     *Corrupt     `yaml:"corrupt,omitempty" json:"corrupt,omitempty"`
+	Limit       *Limit       `yaml:"limit,omitempty" json:"limit,omitempty"`
+	Partition   *Partition   `yaml:"partition,omitempty" json:"partition,omitempty"`
+	Kill        *Kill        `yaml:"kill,omitempty" json:"kill,omitempty"`
+	Pause       *Pause       `yaml:"pause,omitempty" json:"pause,omitempty"`
+	Restart     *Restart     `yaml:"restart,omitempty" json:"restart,omitempty"`
+
+	// Conditions, of faults on edges; see proxy.When.
+	Pulse *Pulse         `yaml:"pulse,omitempty" json:"pulse,omitempty"`
+	Ramp  *time.Duration `yaml:"ramp,omitempty" json:"ramp,omitempty"`
+	First *uint64        `yaml:"first,omitempty" json:"first,omitempty"`
+	Every *uint64        `yaml:"every,omitempty" json:"every,omitempty"`
+	From  Source         `yaml:"from,omitempty" json:"from,omitempty"`
 }
 
-// Latency adds Delay ± Jitter once per call, to the answer unless Direction says
-// "request". On tcp edges it holds back every byte by that much, order kept.
+// Pulse is On at work, then Off not, in turn, as if the fault were injected and
+// reverted each time.
+type Pulse struct {
+	On  time.Duration `yaml:"on" json:"on"`
+	Off time.Duration `yaml:"off" json:"off"`
+}
+
+// Latency adds Delay, give or take what Jitter and Distribution say, once per
+// call, to the answer unless Direction says "request". On tcp edges it holds back
+// every byte by that much, order kept. The mean is Delay under every
+// distribution; see proxy.Latency for the laws.
 type Latency struct {
-	Delay        time.Duration `yaml:"delay" json:"delay"`
-	Jitter       time.Duration `yaml:"jitter" json:"jitter,omitempty"`
-	Distribution string        `yaml:"distribution" json:"distribution,omitempty"` // uniform (default)
-	Percent      *Percent      `yaml:"percent" json:"percent,omitempty"`           // default 100
-	Direction    string        `yaml:"direction" json:"direction,omitempty"`       // answer (default) | request
+	Delay        time.Duration `yaml:"delay,omitempty" json:"delay"`
+	Jitter       time.Duration `yaml:"jitter,omitempty" json:"jitter,omitempty"`             // uniform: the most it differs; normal, pareto: standard deviation
+	Distribution string        `yaml:"distribution,omitempty" json:"distribution,omitempty"` // uniform (default) | normal | pareto | exponential
+	Percent      *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`           // default 100
+	Direction    string        `yaml:"direction,omitempty" json:"direction,omitempty"`       // answer (default) | request
 }
 
 // Error answers with Status instead of asking the callee. HTTP edges only.
 type Error struct {
-	Status  int      `yaml:"status" json:"status,omitempty"` // default 503
-	Body    string   `yaml:"body" json:"body,omitempty"`
-	Percent *Percent `yaml:"percent" json:"percent,omitempty"`
+	Status  int      `yaml:"status,omitempty" json:"status,omitempty"` // default 503
+	Body    string   `yaml:"body,omitempty" json:"body,omitempty"`
+	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
 }
 
-// Cut is reset (RST) or blackhole (silence), after so many bytes of the answer.
+// Reset ends connections with RST: after so many bytes of the answer, or (tcp
+// edges) when Wait is over since the connection, or the fault, began.
+type Reset struct {
+	Percent *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`
+	After   Bytes         `yaml:"after,omitempty" json:"after,omitempty"`
+	Wait    time.Duration `yaml:"wait,omitempty" json:"wait,omitempty"`
+}
+
+// Cut is a blackhole: nothing passes either way, after so many bytes of the answer.
 type Cut struct {
-	Percent *Percent `yaml:"percent" json:"percent,omitempty"`
-	After   Bytes    `yaml:"after" json:"after,omitempty"`
+	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
+	After   Bytes    `yaml:"after,omitempty" json:"after,omitempty"`
+}
+
+// Silence discards the bytes of one direction, where the other goes on (a
+// blackhole stops both, and never lets go). After For the connection is closed in
+// order. TCP edges only.
+type Silence struct {
+	For       *time.Duration `yaml:"for,omitempty" json:"for,omitempty"` // default: not before the fault ends
+	Percent   *Percent       `yaml:"percent,omitempty" json:"percent,omitempty"`
+	Direction string         `yaml:"direction,omitempty" json:"direction,omitempty"` // answer (default) | request
 }
 
 // Refuse turns connections away before they are open.
 type Refuse struct {
-	Percent *Percent `yaml:"percent" json:"percent,omitempty"`
+	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
 }
 
-// Bandwidth lets Rate bytes per second through, per connection, each direction.
+// SlowConnect is a slow handshake: nothing passes, nor is the callee called, until
+// Delay after the connection was opened. The other end of SlowClose, hence the name.
+type SlowConnect struct {
+	Delay   time.Duration `yaml:"delay,omitempty" json:"delay"`
+	Percent *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`
+}
+
+// SlowClose passes the end of a direction (FIN) on only after Delay. TCP edges only.
+type SlowClose struct {
+	Delay     time.Duration `yaml:"delay,omitempty" json:"delay"`
+	Percent   *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`
+	Direction string        `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Bandwidth lets Rate bytes per second through, in each direction that is meant:
+// per connection, or, Shared, for all connections that it hits together.
 type Bandwidth struct {
-	Rate ByteRate `yaml:"rate" json:"rate"`
+	Rate      ByteRate `yaml:"rate,omitempty" json:"rate"`
+	Shared    bool     `yaml:"shared,omitempty" json:"shared,omitempty"`
+	Percent   *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
+	Direction string   `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Slice sends bytes in pieces of Average ± Variation, with Delay between two.
+type Slice struct {
+	Average   Bytes         `yaml:"average,omitempty" json:"average"`
+	Variation Bytes         `yaml:"variation,omitempty" json:"variation,omitempty"`
+	Delay     time.Duration `yaml:"delay,omitempty" json:"delay,omitempty"`
+	Percent   *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`
+	Direction string        `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Loss is what loss of packets does to a stream of bytes: the chunk that is hit,
+// and all behind it, comes late by a retransmission timeout. Percent is of the
+// chunks; Correlation is how likely a chunk's fate is that of the one before.
+type Loss struct {
+	Percent     Percent `yaml:"percent,omitempty" json:"percent"`
+	Correlation Percent `yaml:"correlation,omitempty" json:"correlation,omitempty"`
+	Direction   string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Corrupt flips one bit in so large a share of the bytes. TCP edges only.
+type Corrupt struct {
+	Percent   Percent `yaml:"percent,omitempty" json:"percent"`
+	Direction string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Limit closes a connection, in order, when so many bytes have passed. TCP edges
+// only.
+type Limit struct {
+	Bytes     *Bytes   `yaml:"bytes,omitempty" json:"bytes"` // 0 B: at the first byte
+	Percent   *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
+	Direction string   `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default: in either) | request | answer
 }
 
 // Partition silences every edge from a service of From to one of To
 // (Direction "both", the default: and back; "forward": only From -> To).
 type Partition struct {
-	From      []string `yaml:"from" json:"from"`
-	To        []string `yaml:"to" json:"to"`
-	Direction string   `yaml:"direction" json:"direction,omitempty"`
+	From      []string `yaml:"from,omitempty" json:"from"`
+	To        []string `yaml:"to,omitempty" json:"to"`
+	Direction string   `yaml:"direction,omitempty" json:"direction,omitempty"`
 }
 
 // Kill sends Signal to the picked instances; the runtime starts them again after Down.
 type Kill struct {
-	Pick   Pick           `yaml:"pick" json:"pick,omitempty"`     // default 1
-	Signal string         `yaml:"signal" json:"signal,omitempty"` // KILL (default) | TERM
-	Down   *time.Duration `yaml:"down" json:"down,omitempty"`     // default 1s
+	Pick   Pick           `yaml:"pick,omitempty" json:"pick,omitempty"`     // default 1
+	Signal string         `yaml:"signal,omitempty" json:"signal,omitempty"` // KILL (default) | TERM
+	Down   *time.Duration `yaml:"down,omitempty" json:"down,omitempty"`     // default 1s
 }
 
 // Pause stops the picked instances (SIGSTOP) for the fault's time, then SIGCONT.
 type Pause struct {
-	Pick Pick `yaml:"pick" json:"pick,omitempty"`
+	Pick Pick `yaml:"pick,omitempty" json:"pick,omitempty"`
 }
 
 // Restart asks politely (SIGTERM), waits for Grace, then kills; starts again at once.
 type Restart struct {
-	Pick  Pick           `yaml:"pick" json:"pick,omitempty"`
-	Grace *time.Duration `yaml:"grace" json:"grace,omitempty"` // default 5s
+	Pick  Pick           `yaml:"pick,omitempty" json:"pick,omitempty"`
+	Grace *time.Duration `yaml:"grace,omitempty" json:"grace,omitempty"` // default 5s
 }

@@ -27,14 +27,26 @@ func problems(s Spec) []string {
 var every = []Spec{
 	{Name: "slow", Target: "orders -> payments", Latency: &Latency{Delay: 800 * time.Millisecond, Jitter: 100 * time.Millisecond, Percent: ptr(Percent(0.5))}},
 	{Name: "broken", Target: "orders -> payments", Error: &Error{}},
-	{Name: "cut", Target: "orders -> payments", Reset: &Cut{After: 100}},
-	{Name: "silent", Target: "orders -> payments", Blackhole: &Cut{}},
+	{Name: "cut", Target: "orders -> payments", Reset: &Reset{After: 100}},
+	{Name: "hole", Target: "orders -> payments", Blackhole: &Cut{}},
+	{Name: "mute", Target: "orders -> payments", Silence: &Silence{For: ptr(2 * time.Second), Direction: "request"}},
 	{Name: "closed", Target: "orders -> payments", Refuse: &Refuse{Percent: ptr(Percent(0.25))}},
-	{Name: "narrow", Target: "orders -> payments", Bandwidth: &Bandwidth{Rate: 100_000}},
+	{Name: "handshake", Target: "orders -> payments", SlowConnect: &SlowConnect{Delay: time.Second}, From: "10.0.0.0/8"},
+	{Name: "lingering", Target: "orders -> payments", SlowClose: &SlowClose{Delay: time.Second, Direction: "both"}},
+	{Name: "narrow", Target: "orders -> payments", Bandwidth: &Bandwidth{Rate: 100_000, Shared: true, Direction: "answer"}, Pulse: &Pulse{2 * time.Second, 3 * time.Second}},
+	{Name: "crumbs", Target: "orders -> payments", Slice: &Slice{Average: 64, Variation: 32, Delay: time.Millisecond}, First: ptr(uint64(20))},
+	{Name: "lossy", Target: "orders -> payments", Loss: &Loss{Percent: 0.05, Correlation: 0.25}, Ramp: ptr(10 * time.Second)},
+	{Name: "noise", Target: "orders -> payments", Corrupt: &Corrupt{Percent: 0.001}, Every: ptr(uint64(5))},
+	{Name: "short", Target: "orders -> payments", Limit: &Limit{Bytes: ptr(Bytes(0)), Direction: "answer"}},
 	{Name: "split", Partition: &Partition{From: []string{"orders"}, To: []string{"payments", "stock"}}},
 	{Name: "die", Target: "stock", Kill: &Kill{}},
 	{Name: "freeze", Target: "stock", Pause: &Pause{Pick: Pick{All: true}}},
 	{Name: "again", Target: "stock", Restart: &Restart{Grace: ptr(time.Second)}},
+}
+
+// example is the one of that verb.
+func example(verb string) Spec {
+	return every[slices.IndexFunc(Kinds, func(k Kind) bool { return k.Verb == verb })]
 }
 
 func TestTheTableOfKindsIsComplete(t *testing.T) {
@@ -60,10 +72,10 @@ func TestTheTableOfKindsIsComplete(t *testing.T) {
 		var want, got []string
 		spec := reflect.ValueOf(s)
 		for i := range spec.NumField() {
-			if spec.Type().Field(i).Tag.Get("yaml") == k.Verb {
+			if key(spec.Type().Field(i)) == k.Verb {
 				verb := spec.Field(i).Type().Elem()
 				for j := range verb.NumField() {
-					want = append(want, verb.Field(j).Tag.Get("yaml"))
+					want = append(want, key(verb.Field(j)))
 				}
 			}
 		}
@@ -79,6 +91,25 @@ func TestTheTableOfKindsIsComplete(t *testing.T) {
 			t.Errorf("%s: the table has %v, the struct %v", k.Verb, got, want)
 		}
 	}
+	// And what stands beside the verbs is conditions.
+	var beside []string
+	for i := range reflect.TypeFor[Spec]().NumField() {
+		name := key(reflect.TypeFor[Spec]().Field(i))
+		if !slices.Contains([]string{"-", "target", "at", "for"}, name) && !slices.ContainsFunc(Kinds, func(k Kind) bool { return k.Verb == name }) {
+			beside = append(beside, name)
+		}
+	}
+	for i, c := range Conditions {
+		if i >= len(beside) || beside[i] != c.Name || c.Type == "" || c.Default == "" || c.Doc == "" {
+			t.Errorf("condition %+v; beside the verbs stand %v", c, beside)
+		}
+	}
+}
+
+// key is the key of a file that a field is for.
+func key(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	return name
 }
 
 func TestAsked(t *testing.T) {
@@ -87,8 +118,15 @@ func TestAsked(t *testing.T) {
 		{"ratio": 1, "status": 503},
 		{"ratio": 1},
 		{"ratio": 1},
+		{"ratio": 1, "silence_s": 2},
 		{"ratio": 0.25},
-		{"bytes_per_s": 100_000},
+		{"ratio": 1, "delay_s": 1},
+		{"ratio": 1, "close_delay_s": 1},
+		{"ratio": 1, "bytes_per_s": 100_000},
+		{"ratio": 1, "piece_bytes": 64},
+		{"ratio": 1, "loss_ratio": 0.05},
+		{"ratio": 1, "corrupt_ratio": 0.001},
+		{"ratio": 1, "limit_bytes": 0},
 		{"ratio": 1},
 		{"instances": 1, "down_s": 1},
 		{},
@@ -99,8 +137,16 @@ func TestAsked(t *testing.T) {
 			t.Errorf("%s: %s", s.Name, d)
 		}
 	}
-	every[7].Asked()["down_s"] = 99
-	if every[7].Asked()["down_s"] != 1 {
+	wait := Spec{Reset: &Reset{Wait: 3 * time.Second, Percent: ptr(Percent(0.1))}}
+	if d := cmp.Diff(map[string]float64{"ratio": 0.1, "wait_s": 3}, wait.Asked()); d != "" {
+		t.Error(d)
+	}
+	tail := Spec{Latency: &Latency{Delay: time.Second, Distribution: "exponential"}}
+	if d := cmp.Diff(map[string]float64{"ratio": 1, "delay_s": 1, "jitter_s": 0, "delay_median_s": 0.693147181}, tail.Asked()); d != "" {
+		t.Error(d)
+	}
+	wait.Asked()["wait_s"] = 99
+	if wait.Asked()["wait_s"] != 3 {
 		t.Error("the map is shared")
 	}
 }
@@ -110,14 +156,34 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		s    Spec
 		want []string
 	}{
-		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, refuse, bandwidth, partition, kill, pause, restart`}},
+		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, partition, kill, pause, restart`}},
 		{Spec{Target: "a", Kill: &Kill{}, Pause: &Pause{}}, []string{`: 2 verbs (kill, pause): a fault has exactly one`}},
-		{Spec{Target: "stock", At: -1, For: ptr(time.Duration(0)), Latency: &Latency{Jitter: -1, Distribution: "normal", Direction: "up", Percent: ptr(Percent(2))}}, []string{
+		{Spec{Target: "stock", At: -1, For: ptr(time.Duration(0)), Latency: &Latency{Jitter: -1, Distribution: "gauss", Direction: "up", Percent: ptr(Percent(2))}}, []string{
 			`target: latency is for an edge, and "stock" is none`, `at: at is -1ns`, `for: for is 0s`, `latency.percent: percent is 200`,
-			`latency.delay: delay is 0s`, `latency.jitter: jitter is -1ns`, `latency.distribution: distribution "normal" is unknown: write uniform`, `latency.direction: direction "up" is unknown`}},
-		{Spec{Target: "a -> b", Latency: &Latency{Delay: time.Second, Jitter: 2 * time.Second}}, []string{`latency.jitter: jitter is 2s: it is from 0s to the delay (1s)`}},
+			`latency.delay: delay is 0s: write how long to hold a call back`, `latency.distribution: distribution "gauss" is unknown: write uniform, normal, pareto or exponential`, `latency.direction: direction "up" is unknown: write answer or request`}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: time.Second, Jitter: 2 * time.Second}}, []string{`latency.jitter: jitter is 2s: under the uniform distribution it is from 0s to the delay (1s)`}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: time.Second, Distribution: "normal"}}, []string{`latency.jitter: jitter is 0s: under the normal distribution it is the standard deviation`}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: time.Second, Distribution: "pareto", Jitter: -1}}, []string{`latency.jitter: jitter is -1ns: under the pareto distribution`}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: time.Second, Distribution: "exponential", Jitter: 1}}, []string{`latency.jitter: jitter is 1ns: leave it out`}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: 9000 * time.Hour}}, []string{`latency: delay is 9000h0m0s, want from 0 to 8760h`}},
+		{Spec{Target: "a", Silence: &Silence{For: ptr(time.Duration(0)), Direction: "both", Percent: ptr(Percent(2))}}, []string{
+			`target: silence is for an edge, and "a" is none`, `silence.percent: percent is 200`, `silence.for: for is 0s: write how long`, `silence.direction: silence is about one direction: write answer or request; blackhole silences both`}},
+		{Spec{Target: "a -> b", Silence: &Silence{Direction: "up"}}, []string{`silence.direction: direction "up" is unknown: write answer or request`}},
+		{Spec{Target: "a -> b", SlowConnect: &SlowConnect{Percent: ptr(Percent(0))}}, []string{`slow_connect.percent: percent is 0`, `slow_connect.delay: delay is 0s: write how long opening`}},
+		{Spec{Target: "a -> b", SlowClose: &SlowClose{Delay: -1, Direction: "down"}}, []string{`slow_close.delay: delay is -1ns`, `slow_close.direction: direction "down" is unknown: write both, request or answer`}},
+		{Spec{Target: "a -> b", Slice: &Slice{Direction: "x"}}, []string{`slice.average: average is 0B: write the size of a piece`, `slice.direction: direction "x"`}},
+		{Spec{Target: "a -> b", Slice: &Slice{Average: 10, Variation: 11}}, []string{`slice.variation: variation is 11B: it is from 0 B to the average (10B)`}},
+		{Spec{Target: "a -> b", Slice: &Slice{Average: 1 << 51}}, []string{`slice: average is 2251799813685248 bytes, want from 1 to`}},
+		{Spec{Target: "a -> b", Loss: &Loss{Correlation: 2, Direction: "x"}}, []string{`loss.percent: percent is 0: write how large a share of the chunks`, `loss.correlation: correlation is 200`, `loss.direction: direction "x"`}},
+		{Spec{Target: "a -> b", Corrupt: &Corrupt{Percent: 1.5, Direction: "x"}}, []string{`corrupt.percent: percent is 150: write how large a share of the bytes`, `corrupt.direction: direction "x"`}},
+		{Spec{Target: "a -> b", Limit: &Limit{Direction: "x"}}, []string{`limit.bytes: bytes says after how many`, `limit.direction: direction "x"`}},
+		{Spec{Target: "a -> b", Reset: &Reset{After: 1, Wait: 1}}, []string{`reset.wait: after says at which byte to strike`}},
+		{Spec{Target: "a -> b", Refuse: &Refuse{}, Pulse: &Pulse{}, Ramp: ptr(time.Duration(0)), First: ptr(uint64(0)), Every: ptr(uint64(0)), From: "nowhere"}, []string{
+			`pulse.on: on is 0s: write how long the fault is at work each time`, `pulse.off: off is 0s: write how long the fault is not`, `ramp: ramp is 0s`, `first: first is 0`, `every: every is 0`, `from: "nowhere" is no range of addresses`}},
+		{Spec{Target: "a", Pause: &Pause{}, Pulse: &Pulse{time.Second, time.Second}, From: "10.0.0.0/8"}, []string{`pulse: pulse is for faults on edges: pause acts on a service`, `from: from is for faults on edges`}},
+		{Spec{Partition: &Partition{From: []string{"a"}, To: []string{"b"}}, Pulse: &Pulse{time.Second, time.Second}, Every: ptr(uint64(2))}, []string{`every: partition takes no every: it cuts off everything`}},
 		{Spec{Error: &Error{Status: 99, Percent: ptr(Percent(0))}}, []string{`target: error needs a target: an edge`, `error.percent: percent is 0: a fault that hits nothing`, `error.status: status is 99`}},
-		{Spec{Target: "a -> b", Reset: &Cut{After: -1, Percent: ptr(Percent(math.NaN()))}}, []string{`reset.percent: percent is NaN`, `reset.after: after is -1 bytes`}},
+		{Spec{Target: "a -> b", Reset: &Reset{After: -1, Percent: ptr(Percent(math.NaN()))}}, []string{`reset.percent: percent is NaN`, `reset.after: after is -1 bytes`}},
 		{Spec{Target: "a -> b", Bandwidth: &Bandwidth{}}, []string{`bandwidth.rate: rate is 0B/s`}},
 		{Spec{Target: "x", Partition: &Partition{From: []string{"a", "a"}, Direction: "back"}}, []string{
 			`target: partition names its services in from and to`, `partition.from: "a" stands there twice`, `partition.to: to is empty`, `partition.direction: direction "back" is unknown`}},
@@ -153,6 +219,8 @@ func TestText(t *testing.T) {
 		{new(Bytes), "2 kB", "2KB"}, {new(Bytes), "9223372036854775807B", "9223372036854775807B"},
 		{new(Bytes), "64", ""}, {new(Bytes), "64kb", ""}, {new(Bytes), "-1B", ""}, {new(Bytes), "+1B", ""}, {new(Bytes), "1.5B", ""}, {new(Bytes), "9223372036854775808B", ""}, {new(Bytes), "10000000000GiB", ""}, {new(Bytes), "KB", ""},
 		{new(ByteRate), "100KB/s", "100KB/s"}, {new(ByteRate), "1 MiB/s", "1MiB/s"}, {new(ByteRate), "100KB", ""}, {new(ByteRate), "100/s", ""},
+		{new(Source), "10.1.2.3/8", "10.0.0.0/8"}, {new(Source), " 10.1.2.3 ", "10.1.2.3"}, {new(Source), "10.1.2.3/32", "10.1.2.3"}, {new(Source), "2001:DB8::/32", "2001:db8::/32"}, {new(Source), "::ffff:10.1.2.3", "10.1.2.3"},
+		{new(Source), "10.0.0.0/33", ""}, {new(Source), "10.0.0", ""}, {new(Source), "fe80::1%eth0", ""}, {new(Source), "::ffff:10.0.0.0/104", ""}, {new(Source), "localhost", ""},
 		{new(Pick), "1", "1"}, {new(Pick), " 3 ", "3"}, {new(Pick), "50%", "50%"}, {new(Pick), "all", "all"},
 		{new(Pick), "0", ""}, {new(Pick), "0%", ""}, {new(Pick), "-1", ""}, {new(Pick), "half", ""}, {new(Pick), "101%", ""}, {new(Pick), "99999999999", ""},
 	} {
@@ -169,7 +237,12 @@ func TestText(t *testing.T) {
 			t.Errorf("%T %q: %v", c.into, c.text, err)
 			continue
 		}
-		canon, err := c.into.(encoding.TextMarshaler).MarshalText()
+		var canon []byte
+		if source, ok := c.into.(*Source); ok {
+			canon = []byte(*source) // a text as it is
+		} else {
+			canon, err = c.into.(encoding.TextMarshaler).MarshalText()
+		}
 		if err != nil || string(canon) != c.canon {
 			t.Errorf("%T %q is written %q (%v); want %q", c.into, c.text, canon, err, c.canon)
 		}
@@ -281,5 +354,60 @@ func TestFaultsSurviveJSON(t *testing.T) {
 		if d := cmp.Diff(f, got, cmp.Comparer(func(a, b Pick) bool { return a.String() == b.String() })); d != "" {
 			t.Errorf("%s: %s", b, d)
 		}
+	}
+}
+
+// The median of a law is where its density, added up, comes to one half; and the
+// mean of that same density is the delay that was asked for.
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		distribution string
+		jitter, want float64 // of the delay
+	}{
+		{"", 1, 1},
+		{"uniform", 0.5, 1},
+		{"exponential", 0, math.Ln2},
+		{"normal", 0.1, 1}, // next to nothing of it is below 0
+		// Pareto of shape 3: (sigma/mean)² = 1/(3·1); least = 2/3, times 2^(1/3).
+		{"pareto", 1 / math.Sqrt(3), 2.0 / 3 * math.Cbrt(2)},
+		{"normal", 1000, math.Ln2}, // so flat that it is exponential
+	} {
+		l := Latency{Delay: time.Second, Jitter: time.Duration(c.jitter * 1e9), Distribution: c.distribution}
+		if got := l.median().Seconds(); math.Abs(got-c.want) > 1e-3 {
+			t.Errorf("%s of mean 1 s, jitter %g s: median %g s, want %g", c.distribution, c.jitter, got, c.want)
+		}
+	}
+	for _, middle := range []float64{-3, -1, 0, 0.5, 2} { // of a normal law of sigma 1
+		const step = 1e-4
+		var all, moment float64
+		at := func(i int) (x, weight float64) {
+			x = (float64(i) + 0.5) * step
+			return x, math.Exp(-(x - middle) * (x - middle) / 2)
+		}
+		n := int((max(middle, 0) + 9) / step)
+		for i := range n {
+			x, w := at(i)
+			all, moment = all+w, moment+x*w
+		}
+		half, i := 0.0, 0
+		for ; half < all/2; i++ {
+			_, w := at(i)
+			half += w
+		}
+		if got, want := normalMedian(moment/all, 1), float64(i)*step; math.Abs(got-want) > 1e-3 {
+			t.Errorf("normal around %g, above 0: median %g, want %g", middle, got, want)
+		}
+	}
+}
+
+// A run whose time is scaled has its pulses and ramps scaled, and its delays not.
+func TestScaled(t *testing.T) {
+	s := Spec{SlowConnect: &SlowConnect{Delay: time.Second}, Pulse: &Pulse{2 * time.Second, 4 * time.Second}, Ramp: ptr(6 * time.Second)}
+	half := s.Scaled(func(d time.Duration) time.Duration { return d / 2 })
+	if *half.Pulse != (Pulse{time.Second, 2 * time.Second}) || *half.Ramp != 3*time.Second || half.SlowConnect.Delay != time.Second {
+		t.Errorf("%+v %v %v", half.Pulse, half.Ramp, half.SlowConnect.Delay)
+	}
+	if s.Pulse.On != 2*time.Second || *s.Ramp != 6*time.Second {
+		t.Error("the spec itself was changed")
 	}
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -15,6 +16,10 @@ type Bytes int64
 
 // ByteRate is bytes per second, written "100KB/s".
 type ByteRate int64
+
+// Source is where callers call from, written "10.0.0.0/8" or, for one address,
+// "10.1.2.3"; the zero Source is anywhere.
+type Source string
 
 // Pick says how many instances: 1 (also the zero Pick), 50%, all. Nothing picked
 // is an error.
@@ -59,6 +64,35 @@ func (p Percent) String() string {
 		return fmt.Sprintf("%v%%", float64(p)*100)
 	}
 	return string(b)
+}
+
+// UnmarshalText reads "10.0.0.0/8", "2001:db8::/32" or a single address.
+func (s *Source) UnmarshalText(text []byte) error {
+	p, err := Source(strings.TrimSpace(string(text))).prefix()
+	if err != nil {
+		return err
+	}
+	*s = Source(p.String())
+	if p.IsSingleIP() {
+		*s = Source(p.Addr().String())
+	}
+	return nil
+}
+
+// prefix is the addresses that are meant; invalid for the zero Source.
+func (s Source) prefix() (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	if a, err := netip.ParseAddr(string(s)); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(string(s))
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is no range of addresses: write one like 10.0.0.0/8 or 2001:db8::/32, or one address", string(s))
+	}
+	return p.Masked(), nil
 }
 
 // or is the value of an optional percentage: all, where none is given.

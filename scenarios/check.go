@@ -256,10 +256,8 @@ func (c *checker) fault(s faults.Spec) {
 			}
 		}
 	case strings.Contains(s.Target, "->"):
-		e, ok := c.edge(at+".target", who, s.Target)
-		if ok && s.Error != nil && e.Protocol != topology.HTTP {
-			c.doc.Report(at+".error", "reset, refuse or blackhole work on any edge",
-				"%s: error answers HTTP requests, and the edge %q carries %s", who, e.Name(), e.Protocol)
+		if e, ok := c.edge(at+".target", who, s.Target); ok {
+			c.protocol(at, who, s, e)
 		}
 	}
 
@@ -269,6 +267,7 @@ func (c *checker) fault(s faults.Spec) {
 		return
 	}
 	length, fixed := s.Length()
+	c.conditions(at, who, s, during)
 	switch {
 	case s.At >= during && during > 0:
 		c.doc.Report(at+".at", "at counts from the start of during", "%s: it begins at %s, and \"during\" takes only %s", who, s.At, during)
@@ -277,6 +276,46 @@ func (c *checker) fault(s faults.Spec) {
 	case s.For == nil && fixed && length > during-s.At:
 		c.doc.Report(at, "begin earlier, or make during longer",
 			"%s: from %s on it has its effect for %s, longer than \"during\", which takes %s", who, s.At, length, during)
+	}
+}
+
+// protocol refuses a fault on an edge that carries what it cannot work on.
+func (c *checker) protocol(at, who string, s faults.Spec, e topology.Edge) {
+	needs, path, instead := s.Needs()
+	carries := map[string]topology.Protocol{faults.OnHTTPEdge: topology.HTTP, faults.OnTCPEdge: topology.TCP}[needs]
+	if needs == "" || carries == e.Protocol {
+		return
+	}
+	what := strings.ReplaceAll(path, ".", " with ")
+	if carries == topology.HTTP {
+		c.doc.Report(at+"."+path, instead, "%s: %s answers HTTP requests, and the edge %q carries %s", who, what, e.Name(), e.Protocol)
+		return
+	}
+	hint := instead
+	if c.system.System == "" {
+		hint = fmt.Sprintf("write protocol: tcp under target.services.%s, and its calls are seen as connections; or %s", e.Callee, instead)
+	}
+	c.doc.Report(at+"."+path, hint, "%s: %s acts on the bytes of a connection and needs a tcp edge; %q carries %s", who, what, e.Name(), e.Protocol)
+}
+
+// conditions checks a fault's pulse and ramp against the time that it has.
+func (c *checker) conditions(at, who string, s faults.Spec, during time.Duration) {
+	lasts := during - s.At
+	if s.For != nil {
+		lasts = min(lasts, *s.For)
+	}
+	if lasts <= 0 {
+		return // said elsewhere
+	}
+	if s.Pulse != nil && s.Pulse.On >= lasts {
+		c.doc.Report(at+".pulse", "leave pulse out, or make on shorter", "%s: its first pulse takes %s, and it lasts %s: it would never pause", who, s.Pulse.On, lasts)
+	}
+	if s.Ramp != nil {
+		if s.Pulse != nil && *s.Ramp > s.Pulse.On {
+			c.doc.Report(at+".ramp", "each pulse begins the ramp anew", "%s: the ramp takes %s, and a pulse %s: it would never have its full percent", who, *s.Ramp, s.Pulse.On)
+		} else if *s.Ramp > lasts {
+			c.doc.Report(at+".ramp", "", "%s: the ramp takes %s, and the fault lasts %s: it would never have its full percent", who, *s.Ramp, lasts)
+		}
 	}
 }
 

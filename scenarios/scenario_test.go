@@ -90,7 +90,7 @@ func TestParse(t *testing.T) {
 	if got := strings.Join(loads, " "); got != "shoppers ramping staged users journeys" {
 		t.Errorf("loads in the order of the file: %s", got)
 	}
-	if got := strings.Join(faults, " "); got != "slow wrong cut silent away narrow split crash frozen anew" {
+	if got := strings.Join(faults, " "); got != "slow wrong cut silent away narrow tail open crumbs lossy split crash frozen anew" {
 		t.Errorf("faults in the order of the file: %s", got)
 	}
 	flaps := 3

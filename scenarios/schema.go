@@ -118,6 +118,14 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[loadgen.Spike]():       {"peak", "for"},
 	reflect.TypeFor[loadgen.Sine]():        {"mean", "amplitude", "period"},
 	reflect.TypeFor[loadgen.Replay]():      {"file"},
+
+	reflect.TypeFor[faults.Pulse]():       {"on", "off"},
+	reflect.TypeFor[faults.SlowConnect](): {"delay"},
+	reflect.TypeFor[faults.SlowClose]():   {"delay"},
+	reflect.TypeFor[faults.Slice]():       {"average"},
+	reflect.TypeFor[faults.Loss]():        {"percent"},
+	reflect.TypeFor[faults.Corrupt]():     {"percent"},
+	reflect.TypeFor[faults.Limit]():       {"bytes"},
 }
 
 // namedTypes are the lists that files write as mappings.
@@ -190,6 +198,7 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[faults.Pick]():     {pattern: `^\s*([0-9]+|[0-9.]+\s*%|all)\s*$`, numbers: true, examples: []any{1, "50%", "all"}},
 	reflect.TypeFor[faults.Bytes]():    {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*$`, numbers: true, examples: []any{"0 B", "64KB", "64KiB"}},
 	reflect.TypeFor[faults.ByteRate](): {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*/\s*s\s*$`, examples: []any{"100KB/s", "1MiB/s"}},
+	reflect.TypeFor[faults.Source]():   {pattern: `^\s*[0-9A-Fa-f.:]+(/[0-9]+)?\s*$`, examples: []any{"10.0.0.0/8", "2001:db8::/32", "10.1.2.3"}},
 	reflect.TypeFor[confidence]():      {pattern: `^[0-9.]+%$`, examples: []any{"95%", "99%"}},
 	reflect.TypeFor[expect.Clause](): {
 		pattern:     `^\s*(ok|upstream|p[0-9.]+)\s*(<|<=|>|>=)\s*\S+(\s+for\s+\S+)?\s*$`,

@@ -125,7 +125,11 @@ faults:
   cut: { target: orders -> payments, reset: { percent: 10, after: 10 B } }
   silent: { target: orders -> payments, blackhole: { percent: 10%, after: 1KB } }
   away: { target: orders -> payments, refuse: { percent: 100 } }
-  narrow: { target: orders -> payments, bandwidth: { rate: 100KB/s } }
+  narrow: { target: orders -> payments, bandwidth: { rate: 100KB/s, shared: true, percent: 50, direction: both } }
+  tail: { target: orders -> payments, latency: { delay: 1s, jitter: 2s, distribution: pareto }, pulse: { on: 2s, off: 3s }, ramp: 2s, first: 20, every: 5, from: 10.0.0.0/8 }
+  open: { target: orders -> payments, slow_connect: { delay: 1s, percent: 50 } }
+  crumbs: { target: orders -> payments, slice: { average: 64 B, variation: 32 B, delay: 1ms, percent: 50, direction: answer } }
+  lossy: { target: orders -> payments, loss: { percent: 1, correlation: 25%, direction: request } }
   split: { partition: { from: [gateway], to: [orders], direction: both } }
   crash: { target: stock, kill: { pick: 1, signal: KILL, down: 2s } }
   frozen: { target: stock, pause: { pick: all } }
@@ -155,9 +159,16 @@ target:
   services:
     api: { command: [./api, -port, "${port}", 8080], env: { B: "http://${edge.back}", N: 3 }, dir: /tmp, ready: GET /healthz, protocol: http }
     back: { address: "127.0.0.1:9001", ready: { path: /x, timeout: 3s } }
-    other: { address: "127.0.0.1:9002", ready: tcp }
+    other: { address: "127.0.0.1:9002", ready: tcp, protocol: tcp }
+    user: { command: [./user, "${edge.other}"] }
 load: { visitors: { request: GET /, to: api, rate: 10/s } }
-phases: { before: 5s }
+phases: { before: 5s, during: 5s }
+faults:
+  mute: { target: user -> other, silence: { for: 2s, percent: 50, direction: request } }
+  late: { target: user -> other, reset: { wait: 2s } }
+  fin: { target: user -> other, slow_close: { delay: 2s, percent: 50, direction: both } }
+  noise: { target: user -> other, corrupt: { percent: 0.1%, direction: answer } }
+  short: { target: user -> other, limit: { bytes: 0 B, percent: 50, direction: answer } }
 `
 
 // walk visits every mapping of a document, with the structs' keys in it.
@@ -267,6 +278,10 @@ func TestSchemaRefuses(t *testing.T) {
 		{"scenario: x", "scenario: x\nhypothesis: { a: { before: ok >= 99% } }"},
 		{"scenario: x", "scenario: x\nhypothesis: { a: { before: [fine] } }"},
 		{"scenario: x", "scenario: x\nfaults: [{ target: stock, kill: {} }]"},
+		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, loss: {} } }"},
+		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, limit: { direction: answer } } }"},
+		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, refuse: {}, from: localhost } }"},
+		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, refuse: {}, pulse: { on: 1s } } }"},
 	} {
 		src := strings.Replace(good, bad.old, bad.new, 1)
 		if err := schema.Validate(asJSON(t, src)); err == nil {
