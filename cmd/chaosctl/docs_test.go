@@ -131,7 +131,11 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("only %d commands found in the README", len(commands))
 	}
 	for _, m := range commands {
-		args := strings.Fields(m[1])
+		args, err := shlex(m[1])
+		if err != nil {
+			t.Errorf("README: chaosctl %s: %v", m[1], err)
+			continue
+		}
 		cmd, rest, err := newRoot().Find(args)
 		if err != nil {
 			t.Errorf("README: chaosctl %s: %v", m[1], err)
@@ -143,7 +147,7 @@ func TestReadme(t *testing.T) {
 		if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
 			t.Errorf("README: chaosctl %s: %v", m[1], err)
 		}
-		if slices.Contains([]string{"run", "report"}, cmd.Name()) {
+		if slices.Contains([]string{"run", "report", "load", "serve"}, cmd.Name()) {
 			continue // run by the scripts and by CI
 		}
 		var stdout, stderr bytes.Buffer
