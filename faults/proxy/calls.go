@@ -319,7 +319,7 @@ func (f *flow) sink() {
 	c.mu.Lock()
 	by := c.silent
 	c.mu.Unlock()
-	by.did.bytes.Add(int64(f.w - f.r))
+	by.did.bytes.Add(int64(f.w - f.r + f.queue.n))
 	f.discard(forever, func(n int) { by.did.bytes.Add(int64(n)) })
 	if !f.isDown {
 		c.callerGone()
@@ -331,6 +331,8 @@ func (f *flow) sink() {
 func (f *flow) drain(until time.Duration) { f.discard(until, func(int) {}) }
 
 func (f *flow) discard(until time.Duration, each func(n int)) {
+	f.queue.drop()
+	f.holds.drop(&f.queue)
 	f.r, f.w = 0, 0
 	f.room(largeBuffer)
 	for f.in != nil && !f.eof {

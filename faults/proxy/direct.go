@@ -22,7 +22,7 @@ import (
 //	           └────────── short splices ────────┘
 //
 // A nudge interrupts either side, and no byte is lost by it: what was read and
-// not written stays in the flow's buffer, or in its pipe, from which flow.read
+// not written stays in the flow's queue, or in its pipe, from which flow.read
 // takes it before it goes back to the socket.
 func (f *flow) direct() error {
 	if f.pipe != nil {
@@ -49,9 +49,8 @@ func (f *flow) direct() error {
 	n, err := f.write(b[:f.took])
 	if n == f.took {
 		largeBuffers.Put(b)
-	} else { // what is left waits in the buffer, where every rule finds it
-		f.release()
-		f.buf, f.r, f.w = b[:], n, f.took
+	} else { // what is left waits in the queue, where every rule finds it
+		f.queue.adopt(b[:], n, f.took, 0)
 		f.holds.free = f.took - n
 	}
 	return err
@@ -61,7 +60,7 @@ func (f *flow) direct() error {
 // paces or holds them, nothing that waits in front, kernel sockets on both sides.
 func (f *flow) unseen() bool {
 	return len(f.stages) == 0 && len(f.corrupt) == 0 && len(f.holds.by) == 0 && f.holds.first == len(f.holds.marks) &&
-		f.r == f.w && !f.eof && f.in.raw != nil && f.out.raw != nil
+		f.queue.n == 0 && !f.eof && f.in.raw != nil && f.out.raw != nil
 }
 
 // Bulk begins after so many full buffers in a row, and ends after so many short
@@ -240,6 +239,9 @@ func (s *pipeStore) put(p *pipe) {
 // discardAll gives back everything the flow holds.
 func (f *flow) discardAll() {
 	f.release()
+	f.queue.drop()
+	f.holds.drop(&f.queue)
+	f.queue.budget.leave(f)
 	if f.pipe != nil {
 		sparePipes.put(f.pipe)
 		f.pipe = nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -31,13 +32,16 @@ type flow struct {
 	writeSet bool          // out may have a write deadline that is over
 	raw      bool          // conn.raw, as last looked at
 
-	// Bytes received and not yet passed on are buf[r:w].
+	// Bytes received and not yet passed on are buf[r:w], and once the flow pumps
+	// they are in the queue.
 	buf     []byte
 	r, w    int
 	full    bool  // the last read left no room
 	quiet   int   // reads in a row that a small buffer would have held
-	claimed int64 // of the process's budget for held bytes
-	eof     bool  // in has sent FIN
+	claimed int64 // of the proxy's budget for held bytes
+	queue   queue
+	vec     net.Buffers // of the queue, while they are written
+	eof     bool        // in has sent FIN
 
 	// The path of bytes that nothing needs to see (direct.go).
 	take, give func(fd uintptr) bool // takeFrom and giveTo, bound once
@@ -178,6 +182,22 @@ func (f *flow) write(p []byte) (int, error) {
 		return n, f.writeFailed(err)
 	}
 	return n, nil
+}
+
+// writev is write of several slices at once, of which it leaves nothing.
+func (f *flow) writev(v *net.Buffers) (int, error) {
+	if len(*v) == 1 {
+		return f.write((*v)[0])
+	}
+	if err := f.armWrite(); err != nil {
+		return 0, err
+	}
+	n, err := v.WriteTo(f.out.Conn)
+	f.wrote(int(n))
+	if err != nil {
+		return int(n), f.writeFailed(err)
+	}
+	return int(n), nil
 }
 
 // armWrite lets the next write go on until it is nudged (see armRead).
@@ -495,21 +515,14 @@ func (f *flow) fill(until time.Duration) error {
 	return err
 }
 
-// The sizes of a flow's buffer: small when idle or in small talk, large when
-// bytes come in bulk, up to most when they are held back.
+// The sizes of a flow's buffer, and of the chunks of its queue: small when idle
+// or in small talk, large when bytes come in bulk.
 const (
 	smallBuffer = 4 << 10
 	largeBuffer = 64 << 10
-	heldMost    = 64 << 20
 )
 
 var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
-
-// heldBudget bounds what all proxies of the process hold back beyond their large
-// buffers; a flow that gets no more reads no more.
-var heldBudget atomic.Int64
-
-const heldBudgetMost = 256 << 20
 
 // room sees to it that there is room behind w, in a buffer of at most most bytes.
 func (f *flow) room(most int) bool {
@@ -529,7 +542,7 @@ func (f *flow) room(most int) bool {
 	if f.w < len(f.buf) {
 		return true
 	}
-	if f.r >= len(f.buf)/2 || len(f.buf) >= most && f.r > 0 && (most < heldMost || f.r >= len(f.buf)/8) {
+	if f.r >= len(f.buf)/2 || len(f.buf) >= most && f.r > 0 {
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
 		return true
@@ -538,20 +551,17 @@ func (f *flow) room(most int) bool {
 		return false
 	}
 	var bigger []byte
+	claimed := int64(0)
 	if n := 2 * len(f.buf); n <= largeBuffer {
 		bigger = largeBuffers.Get().(*[largeBuffer]byte)[:]
 	} else {
-		if heldBudget.Add(int64(n)) > heldBudgetMost {
-			heldBudget.Add(int64(-n))
+		claimed = int64(n)
+		if ok, _ := f.c.p.held.claim(claimed, 0); !ok {
 			return false
 		}
 		bigger = make([]byte, n)
 	}
 	w := copy(bigger, f.buf[f.r:f.w])
-	claimed := int64(0)
-	if len(bigger) > largeBuffer {
-		claimed = int64(len(bigger))
-	}
 	f.release()
 	f.buf, f.w, f.claimed = bigger, w, claimed
 	return true
@@ -576,6 +586,8 @@ func (f *flow) release() {
 	if len(f.buf) == largeBuffer {
 		largeBuffers.Put((*[largeBuffer]byte)(f.buf))
 	}
-	heldBudget.Add(-f.claimed)
+	if f.claimed > 0 {
+		f.c.p.held.give(f.claimed)
+	}
 	f.buf, f.r, f.w, f.claimed, f.full, f.quiet = nil, 0, 0, 0, false, 0
 }

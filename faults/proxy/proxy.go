@@ -10,7 +10,8 @@
 //	flow     (flow.go)    one direction of a conn, one goroutine: reads, writes and waits
 //	                      that a change of rules interrupts
 //	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
-//	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP
+//	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP;
+//	                      what waits is in a queue of chunks (queue.go)
 //	Rule     (rule.go)    what a rule can ask for
 //	placed   (placed.go)  rules that come, change, pause and go
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
@@ -62,6 +63,13 @@ type Config struct {
 	// CloseUnreachable ends a caller's connection with FIN where the upstream cannot
 	// be dialled; else it is RST, which a caller may see in connect(2) already.
 	CloseUnreachable bool
+	// HoldMost is how many bytes latency rules hold back at most, of all connections
+	// together; 0 is 256 MiB. Whoever sends more waits, as for a slow peer; no byte is
+	// lost. A delay of d lets HoldMost/d through in a second, so 256 MiB are 1.3 GB/s
+	// at 200 ms. One connection alone gets 64/65 of it. Not counted are the buffer that each
+	// direction of a connection has to itself, of up to 64 KiB, and 48 KiB for
+	// the times of the first 1000 pieces.
+	HoldMost int64
 }
 
 // Proxy stands between a caller and a callee. All its methods may be called from
@@ -81,6 +89,7 @@ type Proxy struct {
 	accepted atomic.Uint64 // numbers given to connections
 	open     atomic.Int64
 	stats    counters
+	held     budget
 
 	rulesMu sync.Mutex // one change of rules at a time, told to every conn before the next
 	rules   atomic.Pointer[rules]
@@ -102,6 +111,9 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	}
 	if c.DialTimeout < 0 {
 		return nil, fmt.Errorf("start proxy %q: dial timeout is %v, want more than 0", c.Name, c.DialTimeout)
+	}
+	if c.HoldMost < 0 {
+		return nil, fmt.Errorf("start proxy %q: at most %d bytes are to be held back, want more than 0, or 0 for %d", c.Name, c.HoldMost, holdMost)
 	}
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
@@ -125,7 +137,11 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	if c.DialTimeout == 0 {
 		c.DialTimeout = 10 * time.Second
 	}
+	if c.HoldMost == 0 {
+		c.HoldMost = holdMost
+	}
 	p := &Proxy{config: c, listener: l, start: time.Now(), conns: map[*conn]struct{}{}}
+	p.held.most = c.HoldMost
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.upstream.Store(&c.Upstream)
 	for _, r := range c.Rules {

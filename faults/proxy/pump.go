@@ -5,12 +5,18 @@ import (
 	"io"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // tunnel passes on bytes as they come, for the rest of the connection, those
 // that wait in the buffer first.
 func (f *flow) tunnel() error {
 	f.sent, f.holds.free = 0, f.w-f.r
+	if f.w > f.r {
+		f.queue.adopt(f.buf, f.r, f.w, f.claimed)
+		f.buf, f.claimed = nil, 0
+	}
+	f.release()
 	if !f.isDown && f.out == nil {
 		if err := f.c.dial(); err != nil {
 			return err
@@ -29,7 +35,7 @@ func (f *flow) pump() error {
 	for {
 		now := f.c.p.now()
 		until := forever
-		if n := f.holds.ready(now); n > 0 {
+		if n := f.holds.ready(now, &f.queue); n > 0 {
 			n, again := f.admit(now, n)
 			if n > 0 {
 				if err := f.pass(n); err != nil {
@@ -42,21 +48,19 @@ func (f *flow) pump() error {
 			until = f.holds.next()
 		}
 
-		var n int
 		var err error
 		switch {
-		case f.eof && f.r == f.w && now >= f.holds.end:
+		case f.eof && f.queue.n == 0 && now >= f.holds.end:
 			return io.EOF
-		case f.eof && f.r == f.w:
+		case f.eof && f.queue.n == 0:
 			err = f.wait(f.holds.end)
-		case f.unseen():
-			err = f.direct()
-		case f.eof, f.holds.full(), !f.room(f.holds.most()):
+		case f.eof:
 			err = f.wait(until)
+		case f.unseen():
+			f.queue.drop()
+			err = f.direct()
 		default:
-			n, err = f.read(f.buf[f.w:], until)
-			f.received(n)
-			f.holds.receive(f.c, f.c.p.now(), n)
+			err = f.receive(until)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -71,23 +75,48 @@ func (f *flow) pump() error {
 	}
 }
 
-// pass writes n bytes from the buffer, or lets them fall.
+// receive reads into the queue until that time. Where nothing more may be held, it
+// waits: for the time, or for others to hold less.
+func (f *flow) receive(until time.Duration) error {
+	held := len(f.holds.by) > 0
+	var p []byte
+	if !held || f.holds.room(&f.queue) {
+		p = f.queue.room(held)
+	}
+	if p == nil {
+		if held {
+			f.queue.budget.await(f, f.queue.refused)
+		}
+		return f.wait(until)
+	}
+	n, err := f.read(p, until)
+	f.queue.received(n)
+	f.holds.receive(f.c, f.c.p.now(), n)
+	return err
+}
+
+// pass writes n bytes from the queue, or lets them fall.
 func (f *flow) pass(n int) error {
 	if f.mute != nil {
 		f.mute.did.bytes.Add(int64(n))
-		f.r += n
+		f.queue.passed(n)
 		f.holds.free -= n
 		return nil
 	}
-	p, place := f.buf[f.r:f.r+n], f.sent
+	n = min(n, passMost)
+	place := f.sent
 	for _, c := range f.corrupt {
-		c.flips = c.flip(p, place)
+		c.flips = f.flip(c, place, 0, n)
 	}
-	n, err := f.write(p)
+	vec := f.queue.front(f.vec[:0], n)
+	f.vec = vec
+	passed, err := f.writev(&f.vec)
+	f.vec = vec[:0]
 	for _, c := range f.corrupt { // what was not written is as it was
-		c.by.did.bytes.Add(c.flips - c.flip(p[n:], place+int64(n)))
+		c.by.did.bytes.Add(c.flips - f.flip(c, place, passed, n))
 	}
-	f.r += n
+	n = passed
+	f.queue.passed(n)
 	f.holds.free -= n
 	if struck := f.passed(n); struck != nil {
 		return struck
@@ -98,17 +127,35 @@ func (f *flow) pass(n int) error {
 	return err
 }
 
+// passMost is what is written at once: no more, so that between two writes what
+// has come meanwhile is read.
+const passMost = 16 * largeBuffer
+
+// flip flips bits in those of the bytes in front of the queue, from and to
+// counted from its first, which is at that place in the stream.
+func (f *flow) flip(c *corrupter, place int64, from, to int) (n int64) {
+	at := 0
+	for _, p := range f.queue.front(nil, to) {
+		if skip := max(0, from-at); skip < len(p) {
+			n += c.flip(p[skip:], place+int64(at+skip))
+		}
+		at += len(p)
+	}
+	return n
+}
+
 // holds is what latency rules hold back in one direction of a raw conn: which of
-// the bytes in the flow's buffer may go on, and when the others may.
+// the bytes in the flow's queue may go on, and when the others may.
 //
-//	buf[r:w]  =  free bytes, then the bytes of each mark, oldest first
+//	queue  =  free bytes, then the bytes of each mark, oldest first
 type holds struct {
-	by    rules // the latency rules of this direction that hit the conn
-	free  int
-	marks []mark // [first:]
-	first int
-	piece uint64        // chunks received so far
-	end   time.Duration // when EOF may be passed on
+	by      rules // the latency rules of this direction that hit the conn
+	free    int
+	marks   []mark // [first:]
+	first   int
+	piece   uint64        // chunks received so far
+	end     time.Duration // when EOF may be passed on
+	claimed int64         // of the budget, for marks
 }
 
 // mark is a chunk that was received at once.
@@ -120,10 +167,44 @@ type mark struct {
 	short   bool   // a rule that held it is gone: not a measurement any more
 }
 
-const marksMost = 128 << 10
+const (
+	markSize   = int64(unsafe.Sizeof(mark{}))
+	ownMarks   = 1024 // more are claimed from the budget
+	leastMarks = 16
+)
+
+// room sees to it that there is room for one more mark.
+func (h *holds) room(q *queue) bool {
+	if len(h.marks) < cap(h.marks) {
+		return true
+	}
+	if h.first > len(h.marks)/2 {
+		h.marks, h.first = h.marks[:copy(h.marks, h.marks[h.first:])], 0
+		return true
+	}
+	n := max(leastMarks, 2*cap(h.marks))
+	claimed := int64(0)
+	if n > ownMarks {
+		if claimed = int64(n) * markSize; !q.claim(claimed) {
+			return false
+		}
+	}
+	marks := append(make([]mark, 0, n), h.marks[h.first:]...)
+	h.drop(q)
+	h.marks, h.claimed = marks, claimed
+	return true
+}
+
+// drop gives the marks back.
+func (h *holds) drop(q *queue) {
+	if h.claimed > 0 {
+		q.give(h.claimed)
+	}
+	h.marks, h.first, h.claimed = nil, 0, 0
+}
 
 // ready frees the chunks whose time has come, and tells how many bytes may go.
-func (h *holds) ready(now time.Duration) int {
+func (h *holds) ready(now time.Duration, q *queue) int {
 	for h.first < len(h.marks) && h.marks[h.first].due <= now {
 		m := h.marks[h.first]
 		h.first++
@@ -134,6 +215,9 @@ func (h *holds) ready(now time.Duration) int {
 	}
 	if h.first == len(h.marks) {
 		h.marks, h.first = h.marks[:0], 0
+		if h.claimed > 0 {
+			h.drop(q)
+		}
 	}
 	return h.free
 }
@@ -165,16 +249,6 @@ func (h *holds) next() time.Duration {
 	return h.marks[h.first].due
 }
 
-func (h *holds) full() bool { return len(h.marks)-h.first >= marksMost }
-
-// most is how large a buffer the direction may have.
-func (h *holds) most() int {
-	if len(h.by) == 0 {
-		return largeBuffer
-	}
-	return heldMost
-}
-
 // receive counts n bytes that came just now.
 func (h *holds) receive(c *conn, now time.Duration, n int) {
 	if n == 0 {
@@ -187,37 +261,38 @@ func (h *holds) receive(c *conn, now time.Duration, n int) {
 	for _, r := range h.by {
 		r.did.bytes.Add(int64(n))
 	}
-	if h.first > len(h.marks)/2 && len(h.marks) == cap(h.marks) {
-		h.marks = h.marks[:copy(h.marks, h.marks[h.first:])]
-		h.first = 0
-	}
 	m := mark{n: n, at: now, piece: h.piece, known: h.by.last()}
 	h.piece++
-	m.due = h.after(c, m)
-	h.marks = append(h.marks, m)
+	m.due = h.after(c, m, h.last())
+	h.marks = append(h.marks, m) // see room
 }
 
 // receiveEnd notes when EOF, which came just now, may be passed on.
 func (h *holds) receiveEnd(c *conn, now time.Duration) {
 	h.end = now
 	if len(h.by) > 0 {
-		h.end = h.after(c, mark{at: now, piece: h.piece, known: h.by.last()})
+		h.end = h.after(c, mark{at: now, piece: h.piece, known: h.by.last()}, h.last())
 	}
 }
 
 // after is when a chunk may go on: when every rule has had its delay, and not
-// before the chunk that came before it.
-func (h *holds) after(c *conn, m mark) time.Duration {
+// before the chunk that came before it, at that time.
+func (h *holds) after(c *conn, m mark, before time.Duration) time.Duration {
 	due := m.at
 	for _, r := range h.by {
 		if r.id <= m.known {
 			due += r.delay(c.number, m.piece)
 		}
 	}
-	if n := len(h.marks); n > h.first {
-		due = max(due, h.marks[n-1].due)
+	return max(due, before)
+}
+
+// last is when the youngest chunk may go on.
+func (h *holds) last() time.Duration {
+	if h.first == len(h.marks) {
+		return 0
 	}
-	return due
+	return h.marks[len(h.marks)-1].due
 }
 
 // restage takes over the rules of now. What was held by a rule that is gone is
@@ -234,14 +309,11 @@ func (h *holds) restage(f *flow, now rules) {
 	if !lost {
 		return
 	}
-	marks := h.marks[h.first:]
-	h.marks, h.first = nil, 0
-	for _, m := range marks {
-		m.due, m.short = h.after(f.c, m), true
-		h.marks = append(h.marks, m)
+	before := time.Duration(0)
+	for i := h.first; i < len(h.marks); i++ {
+		m := &h.marks[i]
+		m.due, m.short = h.after(f.c, *m, before), true
+		before = m.due
 	}
-	h.end = min(h.end, f.c.p.now())
-	if n := len(h.marks); n > 0 {
-		h.end = max(h.end, h.marks[n-1].due)
-	}
+	h.end = max(min(h.end, f.c.p.now()), before)
 }

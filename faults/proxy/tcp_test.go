@@ -266,31 +266,6 @@ func TestSlowCallerHoldsNobodyUp(t *testing.T) {
 	c.wantReset()
 }
 
-// TestHeldBytesAreBounded: when so much is held back, the sender waits.
-func TestHeldBytesAreBounded(t *testing.T) {
-	p := startProxy(t, TCP, startTCP(t, func(c net.Conn) {
-		for buf := make([]byte, 1<<20); ; {
-			if _, err := c.Write(buf); err != nil {
-				return
-			}
-		}
-	}))
-	remove := add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Hour}})
-	c := dial(t, p.Addr())
-	held := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Bytes >= heldMost }).Rules["slow"].Bytes
-	if held > heldMost || heldBudget.Load() < heldMost {
-		t.Errorf("%d bytes are held, of %d in the budget; at most %d may be", held, heldBudget.Load(), heldMost)
-	}
-	remove()
-	if _, err := io.CopyN(io.Discard, c, 2*heldMost); err != nil {
-		t.Fatal(err)
-	}
-	p.Stop()
-	if n := heldBudget.Load(); n != 0 {
-		t.Errorf("%d bytes of the budget are still claimed", n)
-	}
-}
-
 func TestStop(t *testing.T) {
 	p := startProxy(t, HTTP, startTCP(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	c := dial(t, p.Addr())
@@ -379,9 +354,14 @@ func (l pipes) Addr() net.Addr { return &net.TCPAddr{} }
 // inBubble runs f with a proxy on a clock of its own: every time is exact.
 func inBubble(t *testing.T, protocol Protocol, handle func(net.Conn), f func(t *testing.T, p *Proxy, c net.Conn)) {
 	t.Helper()
+	inBubbleOf(t, Config{Name: "x", Protocol: protocol}, handle, f)
+}
+
+func inBubbleOf(t *testing.T, config Config, handle func(net.Conn), f func(t *testing.T, p *Proxy, c net.Conn)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := pipes{make(chan net.Conn), make(chan struct{})}
-		p := serve(t.Context(), Config{Name: "x", Protocol: protocol}, l)
+		p := serve(t.Context(), config, l)
 		p.dialer = func(context.Context, string) (net.Conn, error) {
 			a, b := net.Pipe()
 			go func() { defer b.Close(); handle(b) }()
