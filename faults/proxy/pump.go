@@ -79,14 +79,7 @@ func (f *flow) pass(n int) error {
 		f.holds.free -= n
 		return nil
 	}
-	p, place := f.buf[f.r:f.r+n], f.sent
-	for _, c := range f.corrupt {
-		c.flips = c.flip(p, place)
-	}
-	n, err := f.write(p)
-	for _, c := range f.corrupt { // what was not written is as it was
-		c.by.did.bytes.Add(c.flips - c.flip(p[n:], place+int64(n)))
-	}
+	n, err := f.writeCorrupt(f.buf[f.r:f.r+n], f.sent)
 	f.r += n
 	f.holds.free -= n
 	if struck := f.passed(n); struck != nil {
@@ -225,7 +218,7 @@ func (h *holds) after(c *conn, m mark) time.Duration {
 func (h *holds) restage(f *flow, now rules) {
 	var by rules
 	for _, r := range now {
-		if r.Latency != nil && r.toAnswer() == f.isDown && r.picks(f.c.who()) {
+		if r.Latency != nil && !r.Latency.inBody() && r.toAnswer() == f.isDown && r.picks(f.c.who()) {
 			by = append(by, r)
 		}
 	}
