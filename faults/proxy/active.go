@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +18,7 @@ type active struct {
 	law law    // of a latency rule
 
 	source netip.Prefix // When.Source; invalid when it is empty
+	match  *matching    // nil: of all calls
 }
 
 // work is what outlives a change of a rule's settings.
@@ -25,6 +27,7 @@ type work struct {
 	added        time.Duration // on the proxy's clock
 	calls, conns uint64        // numbers that the first call, and connection, after that has
 	gone         atomic.Bool   // removed
+	matched      atomic.Uint64 // calls that its Match was about
 	did          *ruleCounters
 	lines        [2]line // of a shared bandwidth: up and down
 }
@@ -41,6 +44,9 @@ func (r *active) as(other Rule, seed uint64) *active {
 		key:  mix(mix(mix(seed)^other.Seed) ^ hashName(other.Name)),
 	}
 	a.source, _ = a.When.source() // as validated
+	if reflect.DeepEqual(a.Match, r.Match) {
+		a.match = r.match
+	}
 	if a.Latency != nil {
 		a.law = a.Latency.law()
 	}
@@ -58,10 +64,19 @@ type who struct {
 	isCall bool // an HTTP request
 	begun  time.Duration
 	from   netip.Addr
+	marks
+}
+
+// draws tells whether the rule hits it, and counts that, if it is about it at all.
+func (r *active) draws(w who) bool {
+	return r.about(&w) && r.did.drawn(r.picks(w))
 }
 
 // picks tells whether the rule hits it. The answer is always the same.
 func (r *active) picks(w who) bool {
+	if !r.about(&w) {
+		return false
+	}
 	if r.When == (When{}) {
 		return r.hits(w.number)
 	}
@@ -69,11 +84,13 @@ func (r *active) picks(w who) bool {
 	if w.isCall {
 		first = r.calls
 	}
-	nth, percent := w.number-first+1, r.Percent
+	percent := r.Percent
 	switch when := r.When; {
-	case r.source.IsValid() && !r.source.Contains(w.from),
-		when.First > 0 && (w.number < first || nth > when.First),
-		when.Every > 0 && (w.number < first || nth%when.Every != 0):
+	case r.source.IsValid() && !r.source.Contains(w.from):
+		return false
+	case r.match != nil && w.turn>>r.match.slot&1 == 0: // it counted its calls itself
+		return false
+	case r.match == nil && (when.First > 0 || when.Every > 0) && (w.number < first || !when.has(w.number-first+1)):
 		return false
 	case when.Ramp > 0:
 		percent *= min(max(0, (w.begun-r.added).Seconds()/when.Ramp.Seconds()), 1)
@@ -84,7 +101,7 @@ func (r *active) picks(w who) bool {
 // picksAll tells whether it hits every call of that caller.
 func (r *active) picksAll(from netip.Addr) bool {
 	w := r.When
-	return r.Percent == 1 && w.Ramp == 0 && w.First == 0 && w.Every <= 1 && (!r.source.IsValid() || r.source.Contains(from))
+	return r.match == nil && r.Percent == 1 && w.Ramp == 0 && w.First == 0 && w.Every <= 1 && (!r.source.IsValid() || r.source.Contains(from))
 }
 
 // What is drawn for: each has draws of its own.
@@ -129,8 +146,17 @@ func (r *active) strikesAfter() time.Duration {
 	return 0
 }
 
-// pacing tells whether the rule paces bytes.
-func (r *active) pacing() bool { return r.Bandwidth != nil || r.Slice != nil || r.Loss != nil }
+// reaches tells whether the rule has a say in all the bytes of a call that it hits,
+// whenever it was added: it is drawn when either begins, and looked up after that.
+func (r *active) reaches() bool {
+	return r.Bandwidth != nil || r.Slice != nil || r.Loss != nil || r.Abort != nil || r.Corrupt != nil || r.Reshape != nil
+}
+
+// ofCallsOnly tells whether the rule leaves bytes alone that belong to no call.
+func (r *active) ofCallsOnly(protocol Protocol) bool {
+	return r.match != nil || r.Error != nil || r.Abort != nil || r.Reshape != nil ||
+		r.Latency != nil && r.Latency.inBody() || r.Corrupt != nil && protocol == HTTP
+}
 
 // paces tells whether it paces those of that direction.
 func (r *active) paces(isDown bool) bool {
@@ -147,15 +173,19 @@ func (r *active) paces(isDown bool) bool {
 
 // stage is how it paces those of the flow, from the beginning.
 func (r *active) stage(f *flow) stage {
+	number := f.c.number
+	if r.match != nil { // each call anew
+		number = f.call.number
+	}
 	switch {
 	case r.Bandwidth != nil && r.Bandwidth.Shared:
 		return &portions{by: r, line: &r.lines[f.direction()]}
 	case r.Bandwidth != nil:
 		return newBucket(r, f.c.p.now())
 	case r.Slice != nil:
-		return &slicer{by: r, of: ofSlice ^ f.direction(), number: f.c.number}
+		return &slicer{by: r, of: ofSlice ^ f.direction(), number: number}
 	}
-	return &loss{by: r, of: ofLoss ^ f.direction(), number: f.c.number}
+	return &loss{by: r, of: ofLoss ^ f.direction(), number: number}
 }
 
 // answer is what an error rule sends; close says whether the connection ends with it.
@@ -178,11 +208,14 @@ func (r *active) answer(head, close bool) []byte {
 // rules is an immutable list of active rules, in the order of Proxy.placed.
 type rules []*active
 
-// last is the id of the youngest, 0 when there is none.
+// last is the id of the youngest rule, or Match, 0 when there is none.
 func (rs rules) last() uint64 {
 	id := uint64(0)
 	for _, r := range rs {
 		id = max(id, r.id)
+		if r.match != nil {
+			id = max(id, r.match.id)
+		}
 	}
 	return id
 }

@@ -46,7 +46,7 @@ func (f *flow) request(h framing.Request) error {
 		close:  h.Close || h.Expect,
 	}
 	c.p.stats.begun()
-	then := c.begin(&cl)
+	then := c.begin(&cl, f.buf[f.r:f.r+h.Size])
 	if then.struck != nil {
 		if err := c.strike(then.struck); err != nil {
 			return err
@@ -70,7 +70,7 @@ func (f *flow) request(h framing.Request) error {
 		return err
 	}
 	c.p.stats.reached()
-	if err := f.message(h.Size, &h.Body, f.send); err != nil {
+	if err := f.carry(&cl, h.Size, &h.Body); err != nil {
 		return err
 	}
 	f.done()
@@ -84,7 +84,7 @@ func (f *flow) request(h framing.Request) error {
 // keep reads a request whose answer the proxy gives itself.
 func (f *flow) keep(h framing.Request, cl call) error {
 	if !h.Expect {
-		err := f.message(h.Size, &h.Body, func(p []byte) error {
+		err := f.message(h.Size, &h.Body, func(p []byte, _ int, _ framing.Body) error {
 			cl.inject.did.bytes.Add(int64(len(p)))
 			return nil
 		})
@@ -214,7 +214,7 @@ func (f *flow) answer(cl call) error {
 	if err := f.beginAnswer(cl); err != nil {
 		return err
 	}
-	err = f.message(h.Size, &h.Body, f.send)
+	err = f.carry(&cl, h.Size, &h.Body)
 	if errors.Is(err, io.EOF) && h.Body.UntilClose() {
 		f.c.settle(h.Status)
 	}
@@ -236,7 +236,8 @@ func (f *flow) inject(cl call) error {
 	if err := f.beginAnswer(cl); err != nil {
 		return err
 	}
-	if err := f.send(cl.inject.answer(cl.method == framing.Head, cl.close)); err != nil {
+	answer := f.injected(f.c.ofCall(&cl), cl.inject.answer(cl.method == framing.Head, cl.close))
+	if err := f.send(answer); err != nil {
 		return err
 	}
 	f.done()
@@ -246,8 +247,9 @@ func (f *flow) inject(cl call) error {
 
 // beginAnswer holds the answer to cl back as long as the rules want.
 func (f *flow) beginAnswer(cl call) error {
+	w := f.c.ofCall(&cl)
 	for _, r := range *f.c.p.rules.Load() {
-		if r.Latency == nil || !r.toAnswer() || !r.did.drawn(r.picks(f.c.ofCall(&cl))) {
+		if r.Latency == nil || r.Latency.inBody() || !r.toAnswer() || !r.draws(w) {
 			continue
 		}
 		if err := f.hold(r, cl.number); err != nil {
@@ -255,7 +257,7 @@ func (f *flow) beginAnswer(cl call) error {
 		}
 	}
 	f.c.p.stats.answerBegun(f.c.p.now() - cl.begun)
-	return f.begin(f.c.ofCall(&cl))
+	return f.begin(w)
 }
 
 // hold waits for the delay that the rule has for the call of that number, or
@@ -280,13 +282,27 @@ func (f *flow) hold(r *active, number uint64) error {
 	return nil
 }
 
-// message hands on a message whose head of so many bytes is in the buffer, then
-// its body to the end, in pieces as they come. io.EOF: the sender ended first.
-func (f *flow) message(head int, body *framing.Body, on func([]byte) error) error {
+// carry passes on a message of a call: its head, as the rules want it, then its body.
+func (f *flow) carry(cl *call, head int, body *framing.Body) error {
+	head, err := f.sendHead(f.c.ofCall(cl), head)
+	if err != nil {
+		return err
+	}
+	if head, err = f.beforeBody(cl, head, body); err != nil {
+		return err
+	}
+	return f.message(head, body, f.piece)
+}
+
+// message hands on a message whose head, or what is left of it, is in the buffer,
+// then its body to the end, in pieces as they come, each with how much of it is
+// head, and the body before it. io.EOF: the sender ended first.
+func (f *flow) message(head int, body *framing.Body, on func(p []byte, head int, at framing.Body) error) error {
+	at := *body
 	n, done, wrong := body.Take(f.buf[f.r+head : f.w])
 	n += head
 	for {
-		err := on(f.buf[f.r : f.r+n])
+		err := on(f.buf[f.r:f.r+n], head, at)
 		f.r += n
 		switch {
 		case err != nil:
@@ -302,6 +318,7 @@ func (f *flow) message(head int, body *framing.Body, on func([]byte) error) erro
 		if err := f.fill(forever); err != nil {
 			return err
 		}
+		head, at = 0, *body
 		n, done, wrong = body.Take(f.buf[f.r:f.w])
 	}
 }

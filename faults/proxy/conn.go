@@ -62,6 +62,7 @@ type call struct {
 	ready  bool      // … now: the request was read to its end
 	cuts   []*active // rules that strike somewhere in its answer
 	drawn  uint64    // the youngest rule that was drawn for
+	marks
 }
 
 // Why a flow stopped, other than an error of its sockets.
@@ -96,7 +97,7 @@ func (c *conn) who() who { return who{number: c.number, begun: c.opened, from: c
 
 // ofCall is the call, to rules that hit calls.
 func (c *conn) ofCall(cl *call) who {
-	return who{number: cl.number, isCall: true, begun: cl.begun, from: c.from}
+	return who{number: cl.number, isCall: true, begun: cl.begun, from: c.from, marks: cl.marks}
 }
 
 // run serves one direction to its end.
@@ -372,9 +373,12 @@ func (c *conn) strike(r *active) error {
 		}
 		c.mu.Unlock()
 		return errSilent
-	case r.Limit != nil || r.Silence != nil:
+	case r.Limit != nil || r.Silence != nil || r.Abort != nil && r.Abort.Close:
 		c.close()
 		c.mu.Unlock()
+		if r.Abort != nil { // now: what the caller does about it is not to count
+			c.settleAll(wasClosed)
+		}
 		return errEnding
 	}
 	c.mu.Unlock()
@@ -438,16 +442,16 @@ func (c *conn) apply(r *active) {
 	case c.first == len(c.calls):
 		// Nobody's call: only a rule that hits all calls may say that it has it.
 		struck = r.Reset != nil && r.Reset.After == 0 && r.picksAll(c.from)
-	case r.cut() != nil || r.pacing():
+	case r.cut() != nil || r.reaches():
 		for i := c.first; i < len(c.calls); i++ {
 			cl := &c.calls[i]
 			if cl.drawn >= r.id {
 				continue
 			}
 			cl.drawn = r.id
-			hit := r.did.drawn(r.picks(c.ofCall(cl)))
+			hit := r.draws(c.ofCall(cl))
 			switch {
-			case !hit || r.pacing():
+			case !hit || r.reaches():
 			case r.cut().After == 0:
 				struck = true
 			default:
@@ -514,6 +518,9 @@ func (c *conn) change(from, to *active) {
 		if i := slices.Index(cl.cuts, from); i >= 0 {
 			cl.cuts = slices.Clone(cl.cuts)
 			cl.cuts[i] = to
+			if w := c.ofCall(cl); !to.about(&w) {
+				cl.cuts = slices.Delete(cl.cuts, i, i+1)
+			}
 		}
 	}
 	if !c.over && (c.raw || c.first < len(c.calls) || to.Connect != nil) {
@@ -558,7 +565,7 @@ func (c *conn) enterRaw() error {
 
 // drawRaw draws a rule for the conn as a whole; true when it strikes at once.
 func (c *conn) drawRaw(r *active) bool {
-	if r.Refuse != nil || r.Error != nil || r.Connect != nil {
+	if r.ofCallsOnly(c.p.config.Protocol) || r.Refuse != nil || r.Connect != nil {
 		return false
 	}
 	hit := r.did.drawn(r.picks(c.who()))
@@ -616,15 +623,17 @@ type fate struct {
 
 // begin puts a call under way, before its first byte goes anywhere, and draws
 // the rules for it.
-func (c *conn) begin(cl *call) fate {
+func (c *conn) begin(cl *call, head []byte) fate {
 	var then fate
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Under the lock: a rule that is not in this set yet will find the call (apply).
 	active := *c.p.rules.Load()
 	cl.drawn = active.last()
+	cl.marks = active.marks(head)
+	w := c.ofCall(cl)
 	for _, r := range active {
-		if r.cut() != nil && r.cut().After == 0 && r.did.drawn(r.picks(c.ofCall(cl))) {
+		if r.cut() != nil && r.cut().After == 0 && r.draws(w) {
 			then.struck = r
 			break
 		}
@@ -633,17 +642,17 @@ func (c *conn) begin(cl *call) fate {
 		switch {
 		case then.struck != nil: // no other rule gets a chance
 		case r.Error != nil && cl.inject == nil:
-			if r.did.drawn(r.picks(c.ofCall(cl))) {
+			if r.draws(w) {
 				cl.inject = r
 			}
 		case r.cut() != nil && r.cut().After > 0:
-			if r.did.drawn(r.picks(c.ofCall(cl))) {
+			if r.draws(w) {
 				cl.cuts = append(cl.cuts, r)
 			}
-		case r.pacing():
-			r.did.drawn(r.picks(c.ofCall(cl)))
-		case r.Latency != nil && !r.toAnswer():
-			if r.did.drawn(r.picks(c.ofCall(cl))) {
+		case r.reaches():
+			r.draws(w)
+		case r.Latency != nil && !r.toAnswer() && !r.Latency.inBody():
+			if r.draws(w) {
 				then.holds = append(then.holds, r)
 			}
 		}

@@ -60,6 +60,8 @@ type flow struct {
 	holds   holds
 	mute    *active // the silence rule that discards all bytes, for good
 	corrupt []*corrupter
+	aborts  rules  // HTTP: of the call
+	heads   []byte // that rules have changed, being sent
 }
 
 // unknown is a read deadline that must be set anew.
@@ -321,9 +323,10 @@ func (f *flow) begin(call who) error {
 // done is the end of the call's bytes.
 func (f *flow) done() {
 	f.inCall = false
-	// What counted the bytes of this call must not count on in the next; the
-	// buckets are the connection's and stay.
-	f.stages = slices.DeleteFunc(f.stages, func(s stage) bool { _, is := s.(*cut); return is })
+	// What counted the bytes of this call must not count on in the next. The buckets
+	// are the connection's and stay, but those of rules that are about some calls.
+	f.stages = slices.DeleteFunc(f.stages, func(s stage) bool { _, is := s.(*cut); return is || s.rule().match != nil })
+	f.corrupt, f.aborts = f.corrupt[:0], f.aborts[:0]
 }
 
 // restage makes the stages fit the rules: those of the call whose bytes pass, or
@@ -338,7 +341,7 @@ func (f *flow) restage() error {
 		}
 	}
 	if len(now) == 0 {
-		f.stages, f.corrupt = f.stages[:0], f.corrupt[:0]
+		f.stages, f.corrupt, f.aborts = f.stages[:0], f.corrupt[:0], f.aborts[:0]
 		return nil
 	}
 	w, cuts := f.call, rules(nil)
@@ -374,9 +377,9 @@ func (f *flow) restage() error {
 			keep(r, func() stage { return r.stage(f) })
 		}
 	}
-	f.corrupt = f.corrupt[:0]
+	f.restageContent(now, w)
 	for _, r := range now {
-		if r.Corrupt != nil && f.raw && r.Corrupt.Direction.covers(f.isDown) && r.picks(w) {
+		if r.Corrupt != nil && f.c.p.config.Protocol == TCP && r.Corrupt.Direction.covers(f.isDown) && r.picks(w) {
 			c := newCorrupter(r, ofByte^f.direction(), f.c.number)
 			f.corrupt = append(f.corrupt, c)
 			f.stages = append(f.stages, c)

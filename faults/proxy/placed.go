@@ -29,6 +29,9 @@ func (p *Proxy) Add(r Rule) (remove func(), err error) {
 	}
 	p.rulesMu.Lock()
 	defer p.rulesMu.Unlock()
+	if err := p.config.matchesFit(append(p.rulesOf(func(*placed) bool { return true }), r)...); err != nil {
+		return nil, err
+	}
 	if p.ctx.Err() != nil {
 		return nil, fmt.Errorf("proxy %q: rule %q: the proxy is stopped", p.config.Name, r.Name)
 	}
@@ -68,6 +71,9 @@ func (p *Proxy) SetRules(want []Rule) error {
 	defer p.rulesMu.Unlock()
 	if p.ctx.Err() != nil {
 		return fmt.Errorf("proxy %q: the proxy is stopped", p.config.Name)
+	}
+	if err := p.config.matchesFit(append(p.rulesOf(func(e *placed) bool { return !e.declared }), want...)...); err != nil {
+		return err
 	}
 
 	var had, added []*placed
@@ -126,6 +132,16 @@ func (c *Config) allows(r Rule) error {
 	return nil
 }
 
+// rulesOf are the rules of what is placed and is so.
+func (p *Proxy) rulesOf(is func(*placed) bool) (all []Rule) {
+	for _, e := range p.placed {
+		if is(e) {
+			all = append(all, e.rule)
+		}
+	}
+	return all
+}
+
 // place makes a rule ready to be published.
 func (p *Proxy) place(r Rule, declared bool) *placed {
 	e := &placed{rule: r.clone(), declared: declared}
@@ -138,6 +154,7 @@ func (p *Proxy) place(r Rule, declared bool) *placed {
 func (p *Proxy) anew(e *placed, before *active) *active {
 	p.ruleIDs++
 	a := newActive(e.rule, p.ruleIDs, p.config.Seed)
+	a.match = newMatching(a.Match, a.id)
 	a.added, a.calls, a.conns = p.now(), p.calls.Load(), p.accepted.Load()
 	if before != nil {
 		a.did = before.did
@@ -151,6 +168,10 @@ func (p *Proxy) change(e *placed, r Rule) func(*conn) {
 	e.rule = r.clone()
 	old := e.at
 	e.at = old.as(r, p.config.Seed)
+	if e.at.match == nil && !r.Match.isZero() { // calls under way were not asked
+		p.ruleIDs++
+		e.at.match = newMatching(r.Match, p.ruleIDs)
+	}
 	anew := e.at
 	if pulse == r.When.Pulse {
 		if e.paused {
@@ -185,6 +206,7 @@ func (e *placed) remove() func(*conn) {
 
 // publish makes what is placed, and what was removed, known.
 func (p *Proxy) publish(gone []*placed) {
+	slots(p.placed)
 	var now, paused rules
 	for _, e := range p.placed {
 		if e.paused {

@@ -15,7 +15,10 @@
 //	Rule     (rule.go)    what a rule can ask for
 //	placed   (placed.go)  rules that come, change, pause and go
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
+//	match    (match.go)   … and which requests it is about at all, by what they say
 //	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
+//	reshape  (reshape.go) header lines that are changed
+//	content  (content.go) bodies that are held, cut short, corrupted
 //	counters (stats.go)   the evidence
 //
 // A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
@@ -25,7 +28,7 @@
 // calls.go; moving bytes inside the kernel belongs into the pump's path without
 // stages.
 //
-// Bytes are never altered, but by Corrupt: framing only finds where messages begin and end, and
+// Bytes are never altered, but by Corrupt and Reshape: framing only finds where messages begin and end, and
 // what it cannot understand passes through as it is. A caller's connection has
 // one upstream connection, dialled when the first byte is to go there, and they
 // share their fate: FIN passes on as FIN, RST as RST, and an upstream that cannot
@@ -122,6 +125,9 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 		if err := c.allows(r); err != nil {
 			return nil, fmt.Errorf("start %w", err)
 		}
+	}
+	if err := c.matchesFit(c.Rules...); err != nil {
+		return nil, fmt.Errorf("start %w", err)
 	}
 	lc := net.ListenConfig{KeepAlive: -1} // see keepAlive
 	lc.SetMultipathTCP(false)             // a proxied connection is plain TCP on both sides

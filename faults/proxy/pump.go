@@ -300,7 +300,7 @@ func (h *holds) last() time.Duration {
 func (h *holds) restage(f *flow, now rules) {
 	var by rules
 	for _, r := range now {
-		if r.Latency != nil && r.toAnswer() == f.isDown && r.picks(f.c.who()) {
+		if r.Latency != nil && !r.Latency.inBody() && r.toAnswer() == f.isDown && r.picks(f.c.who()) {
 			by = append(by, r)
 		}
 	}

@@ -20,13 +20,14 @@ import (
 // A rule holds for connections that are open already as for new ones.
 //
 // On HTTP edges Silence, Limit, SlowClose and Reset with Wait are refused: they
-// are about a connection, where the others are about a call; and so is Corrupt,
-// since what is no HTTP any more cannot be told apart.
+// are about a connection, where the others are about a call. Match, Error, Abort,
+// Reshape and Latency of the body need an HTTP edge.
 type Rule struct {
 	Name    string // under which Stats tells what it did
 	Seed    uint64
 	Percent float64 // share of calls to hit, 0 (none) to 1 (all)
 	When    When    // which calls it is about at all; zero: all
+	Match   Match   // which requests, by what they say; zero: all
 
 	Latency   *Latency
 	Error     *Error
@@ -41,6 +42,8 @@ type Rule struct {
 	Loss      *Loss
 	Connect   *Connect
 	Corrupt   *Corrupt
+	Abort     *Abort
+	Reshape   *Reshape
 }
 
 // When narrows a rule down; the zero value does not, nor does any zero field.
@@ -118,7 +121,16 @@ type Latency struct {
 	Jitter       time.Duration
 	Distribution string
 	Direction    string // "answer", also when empty; "request"
+	Where        Where  // HTTP edges: what of the message waits
 }
+
+// Where is the place in a message from which on a latency rule holds it back.
+type Where string
+
+const (
+	Head Where = "head" // all of it; so it is when empty
+	Body Where = "body" // only its body, from when its head has gone; a message without one is not drawn for
+)
 
 // Error answers an HTTP request with Status and Body in the upstream's place.
 // The request's body is read to its end, so that the connection stays usable;
@@ -218,6 +230,10 @@ type Connect struct {
 // Corrupt flips one bit in so large a share of all bytes. Which ones depends on
 // the rule, the number of the connection and the place in its stream alone, so
 // that the same stream breaks in the same places again. Lengths stay as they are.
+//
+// On HTTP edges it is the number of the call and the place in its body, and nothing
+// but the content of bodies is altered: no head, no chunk size, no trailer, and
+// nothing behind an Upgrade, or that is not understood.
 type Corrupt struct {
 	Ratio     float64
 	Direction Direction
@@ -255,6 +271,7 @@ func (r *Rule) kinds() []kind {
 		{"silence", r.Silence != nil}, {"slice", r.Slice != nil}, {"limit", r.Limit != nil},
 		{"slow close", r.SlowClose != nil}, {"loss", r.Loss != nil},
 		{"connect", r.Connect != nil}, {"corrupt", r.Corrupt != nil},
+		{"abort", r.Abort != nil}, {"reshape", r.Reshape != nil},
 	}
 }
 
@@ -295,8 +312,11 @@ func (r *Rule) wrong() error {
 	if len(set) != 1 {
 		return fmt.Errorf("%d kinds set (%s), want exactly one of %s", len(set), strings.Join(set, ", "), strings.Join(known, ", "))
 	}
-	if err := errors.Join(share("percent", r.Percent), r.When.wrong()); err != nil {
+	if err := errors.Join(share("percent", r.Percent), r.When.wrong(), r.Match.wrong()); err != nil {
 		return err
+	}
+	if !r.Match.isZero() && (r.Refuse != nil || r.Connect != nil) {
+		return errMatchOfConnections
 	}
 	if l := r.Latency; l != nil {
 		switch known := []string{"uniform", "normal", "pareto", "exponential"}; {
@@ -310,6 +330,9 @@ func (r *Rule) wrong() error {
 		}
 		if l.Direction != "" && l.Direction != "answer" && l.Direction != "request" {
 			return fmt.Errorf(`direction is %q, want "answer" or "request"`, l.Direction)
+		}
+		if l.Where != "" && l.Where != Head && l.Where != Body {
+			return fmt.Errorf("where is %q, want %q or %q", l.Where, Head, Body)
 		}
 		return errors.Join(span("delay", l.Delay), span("jitter", l.Jitter))
 	}
@@ -358,6 +381,12 @@ func (r *Rule) wrong() error {
 	if c := r.Corrupt; c != nil {
 		return errors.Join(share("ratio", c.Ratio), c.Direction.wrong())
 	}
+	if a := r.Abort; a != nil {
+		return count("after", a.After, 0)
+	}
+	if s := r.Reshape; s != nil {
+		return s.wrong()
+	}
 	return nil
 }
 
@@ -394,6 +423,14 @@ func (r *Rule) needs(protocol Protocol) error {
 	switch {
 	case r.Error != nil && protocol != HTTP:
 		return fmt.Errorf("rule %q: an error status needs an http edge, this one carries %s", r.Name, protocol)
+	case protocol != HTTP && !r.Match.isZero():
+		return fmt.Errorf("rule %q: a match needs an http edge, where requests can be told apart; this one carries %s", r.Name, protocol)
+	case protocol != HTTP && r.Abort != nil:
+		return fmt.Errorf("rule %q: an abort needs an http edge, this one carries %s: use a reset with after, or a limit", r.Name, protocol)
+	case protocol != HTTP && r.Reshape != nil:
+		return fmt.Errorf("rule %q: reshape changes headers and needs an http edge, this one carries %s", r.Name, protocol)
+	case protocol != HTTP && r.Latency != nil && r.Latency.Where != "":
+		return fmt.Errorf("rule %q: latency of the %s needs an http edge, this one carries %s", r.Name, r.Latency.Where, protocol)
 	case protocol == TCP:
 		return nil
 	case r.Silence != nil:
@@ -402,8 +439,6 @@ func (r *Rule) needs(protocol Protocol) error {
 		return fmt.Errorf("rule %q: a limit counts the bytes of a connection and needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
 	case r.SlowClose != nil:
 		return fmt.Errorf("rule %q: a slow close needs a tcp edge, this one carries %s: use latency", r.Name, protocol)
-	case r.Corrupt != nil:
-		return fmt.Errorf("rule %q: corruption needs a tcp edge, this one carries %s: use an error with a body", r.Name, protocol)
 	case r.Reset != nil && r.Reset.Wait > 0:
 		return fmt.Errorf("rule %q: a reset that waits needs a tcp edge, this one carries %s: use a reset with after", r.Name, protocol)
 	}
@@ -416,7 +451,11 @@ func (r Rule) clone() Rule {
 	r.Blackhole, r.Refuse, r.Bandwidth = dup(r.Blackhole), dup(r.Refuse), dup(r.Bandwidth)
 	r.Silence, r.Slice, r.Limit = dup(r.Silence), dup(r.Slice), dup(r.Limit)
 	r.SlowClose, r.Loss = dup(r.SlowClose), dup(r.Loss)
-	r.Connect, r.Corrupt = dup(r.Connect), dup(r.Corrupt)
+	r.Connect, r.Corrupt, r.Abort = dup(r.Connect), dup(r.Corrupt), dup(r.Abort)
+	if s := r.Reshape; s != nil {
+		r.Reshape = &Reshape{s.Request.clone(), s.Answer.clone()}
+	}
+	r.Match = r.Match.clone()
 	return r
 }
 

@@ -62,7 +62,7 @@ func TestValidate(t *testing.T) {
 	}
 	p = startProxy(t, HTTP, "")
 	for _, r := range []Rule{
-		{Silence: &Silence{}}, {Limit: &Limit{}}, {SlowClose: &SlowClose{}}, {Reset: &Cut{Wait: ms}}, {Corrupt: &Corrupt{}},
+		{Silence: &Silence{}}, {Limit: &Limit{}}, {SlowClose: &SlowClose{}}, {Reset: &Cut{Wait: ms}},
 	} {
 		r.Name = "x"
 		if _, err := p.Add(r); err == nil || !strings.Contains(err.Error(), "tcp edge") {

@@ -19,7 +19,7 @@ type Stats struct {
 	// caller whole, else by what ended the call:
 	//	refused   the upstream could not be dialled, or a Refuse rule struck
 	//	reset     the upstream, or a Reset rule, sent RST
-	//	closed    the upstream closed before the end of the answer; TCP edges: any orderly end
+	//	closed    the upstream, or an Abort rule, closed before the end of the answer; TCP edges: any orderly end
 	//	canceled  the caller went away first
 	//	opaque    the answer was not HTTP/1.x
 	Answers map[string]int
@@ -52,7 +52,7 @@ type RuleStats struct {
 	// connection gone) are not in it. Of several latency rules on a TCP edge each is
 	// given its part of the sum. Never nil.
 	Delay *hdr.Histogram
-	Bytes int64 // held back, throttled, discarded, or kept from the upstream by an injected error
+	Bytes int64 // held back, throttled, discarded, altered, or kept from the upstream by an injected error
 }
 
 // The classes of a call without an answer, as in Stats.Answers.

@@ -7,6 +7,7 @@ type Body struct {
 	state state // chunked only
 	digit uint8 // of the chunk size, read so far
 	left  int64 // bytes to come: of the body (sized) or of the chunk
+	taken int64 // bytes of content so far
 }
 
 type kind uint8
@@ -62,6 +63,26 @@ func (b *Body) Pending() int64 {
 	return 0
 }
 
+// Content is how many bytes of the body's content were taken so far: all but the
+// sizes, extensions, line ends and trailers of chunks.
+func (b *Body) Content() int64 { return b.taken }
+
+// Next takes as many bytes at the start of p as are alike: all content, or all not.
+// They are none at the end of the body, and where Take would fail.
+func (b *Body) Next(p []byte) (n int, content bool) {
+	if b.kind != chunked || b.state == data {
+		if b.kind == chunked {
+			p = p[:min(b.left, int64(len(p)))]
+		}
+		n, _, _ = b.Take(p)
+		return n, true
+	}
+	for n < len(p) && b.state != end && b.state != data && b.step(p[n]) {
+		n++
+	}
+	return n, false
+}
+
 // Take says how many bytes at the start of p belong to the body, and whether it
 // ends with them. After an error (ErrOpaque: this is not chunked coding), the n
 // bytes before it still belong to the body.
@@ -70,16 +91,19 @@ func (b *Body) Take(p []byte) (n int, done bool, err error) {
 	case none:
 		return 0, true, nil
 	case untilClose:
+		b.taken += int64(len(p))
 		return len(p), false, nil
 	case sized:
 		n = int(min(b.left, int64(len(p))))
 		b.left -= int64(n)
+		b.taken += int64(n)
 		return n, b.left == 0, nil
 	}
 	for n < len(p) && b.state != end {
 		if b.state == data {
 			k := min(b.left, int64(len(p)-n))
 			b.left -= k
+			b.taken += k
 			n += int(k)
 			if b.left == 0 {
 				b.state = dataCR

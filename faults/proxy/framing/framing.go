@@ -328,11 +328,7 @@ func equalFold(p []byte, name string) bool {
 		return false
 	}
 	for i := range len(name) {
-		c := p[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != name[i] {
+		if Lower(p[i]) != name[i] {
 			return false
 		}
 	}
