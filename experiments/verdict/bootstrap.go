@@ -26,15 +26,21 @@ func bootstrap(r *rand.Rand, n, block, draws int, confidence float64, statistic 
 	values := make([]float64, draws)
 	pick := make([]int, n)
 	for d := range values {
-		for i := 0; i < n; i += block {
-			from := r.IntN(n)
-			for k := i; k < min(i+block, n); k++ {
-				pick[k] = (from + k - i) % n
-			}
-		}
+		resample(r, pick, block)
 		values[d] = statistic(pick)
 	}
 	return percentiles(values, float64(n)/float64(block), confidence)
+}
+
+// resample fills pick with numbers below its length, in blocks of neighbours on a circle.
+func resample(r *rand.Rand, pick []int, block int) {
+	n := len(pick)
+	for i := 0; i < n; i += block {
+		from := r.IntN(n)
+		for k := i; k < min(i+block, n); k++ {
+			pick[k] = (from + k - i) % n
+		}
+	}
 }
 
 // percentiles are the bounds that draws of a statistic give, see bootstrap.
