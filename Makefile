@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable simulate fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -39,6 +39,9 @@ storm-proxy: ## the proxy under the race detector: API calls against 200 connect
 
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20
+
+simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (1 min), into docs/statistics.md
+	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
 
 fuzz: ## every fuzz target for 30 s
 	bash test/fuzz.sh 30s
