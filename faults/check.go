@@ -83,7 +83,7 @@ func (s Spec) Needs() (on, path, instead string) {
 //	ratio           share of the eligible calls (connections) to hit
 //	delay_s         mean delay to add to each of those
 //	jitter_s        how far a delay may be from that (under normal and pareto: standard deviation)
-//	delay_median_s  of the delays' distribution, where it is not the mean
+//	delay_median_s  of the delays' distribution, unless it is uniform (then it is the mean)
 //	status          of injected answers
 //	bytes_per_s     most to let through, per connection (or in all) and direction
 //	piece_bytes     mean size of a slice
@@ -111,8 +111,8 @@ func (s Spec) Asked() map[string]float64 {
 	case s.Latency != nil:
 		asked["delay_s"] = s.Latency.Delay.Seconds()
 		asked["jitter_s"] = s.Latency.Jitter.Seconds()
-		if m := s.Latency.median(); m != s.Latency.Delay {
-			asked["delay_median_s"] = m.Seconds()
+		if d := s.Latency.Distribution; d != "" && d != "uniform" {
+			asked["delay_median_s"] = s.Latency.median().Seconds()
 		}
 	case s.Error != nil:
 		asked["status"] = float64(s.Error.status())
