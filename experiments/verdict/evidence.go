@@ -303,7 +303,11 @@ func (ev edgeEvidence) compareShare(f Fault, observed map[string]float64) (ok bo
 	case f.When.Ramp > 0 && known:
 		detail += fmt.Sprintf(" (with the ramp, worth %s)", thousands(int(math.Round(middle))))
 	case f.When.counts() && known:
-		detail = fmt.Sprintf("hit %s of the %s that its conditions left of %s", thousands(ev.fired), thousands(int(math.Round(middle))), thousands(ev.eligible))
+		left := thousands(int(low))
+		if int(low) != int(high) {
+			left += " to " + thousands(int(high))
+		}
+		detail = fmt.Sprintf("hit %s of the %s that its conditions left of %s", thousands(ev.fired), left, thousands(ev.eligible))
 	}
 	if delete(observed, "ratio"); known && middle > 0 {
 		observed["ratio"] = min(1, fired/middle)

@@ -126,7 +126,7 @@ func TestUnderWayBefore(t *testing.T) {
 		}
 	}
 	f := Judge(p.h, p.events()).Faults[0]
-	if !f.ObservedOK || f.Observed["ratio"] != 0.8 {
+	if !f.ObservedOK || f.Observed["ratio"] != 0.8 || f.Detail != "hit 20 of the 20 to 30 that its conditions left of 40" {
 		t.Errorf("20 of the 20 to 30 that were left: observed %v, share %v (%s)", f.ObservedOK, f.Observed["ratio"], f.Detail)
 	}
 }
