@@ -92,6 +92,7 @@ func (s Spec) Needs() (on, path, instead string) {
 //	corrupt_ratio   share of the bytes to corrupt
 //	close_delay_s   that the end of a connection is held back
 //	wait_s          until a connection is reset
+//	after_bytes     of the answer that pass before it is
 //	silence_s       until a silenced connection is closed
 //	instances       how many to hit, where that is a number
 //	down_s          from an instance's end until it is started again
@@ -118,6 +119,8 @@ func (s Spec) Asked() map[string]float64 {
 		asked["status"] = float64(s.Error.status())
 	case s.Reset != nil && s.Reset.Wait > 0:
 		asked["wait_s"] = s.Reset.Wait.Seconds()
+	case s.Reset != nil && s.Reset.After > 0:
+		asked["after_bytes"] = float64(s.Reset.After)
 	case s.Silence != nil && s.Silence.For != nil:
 		asked["silence_s"] = s.Silence.For.Seconds()
 	case s.SlowConnect != nil:

@@ -87,6 +87,7 @@ type edgeEvidence struct {
 	delay           []bucket
 	calls, answered int // while it was in place
 	hungUp          int // calls that their caller gave up in that time
+	resets          int // calls that a reset ended in that time
 
 	draws    []drawn // what was eligible, and when, since it was in place
 	begun    int     // calls that began since then, at most
@@ -120,6 +121,7 @@ func (r *record) evidenceOf(f Fault) edgeEvidence {
 			}
 			if placed && line.at > from && line.since < to {
 				ev.begun += line.Calls
+				ev.resets += line.Answers["reset"]
 			}
 			if placed && line.since < from {
 				ev.underWay += line.Calls
@@ -201,6 +203,10 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 		detail += fmt.Sprintf(", %s %s", plural(int(ev.bytes), "byte", "bytes"), verb)
 	}
 	switch {
+	case f.Kind == "reset" && f.Asked["wait_s"] > 0 && ev.resets == 0:
+		return false, fmt.Sprintf("%s, but none of them was still there after %s to be reset", detail, seconds(time.Duration(f.Asked["wait_s"]*float64(time.Second))))
+	case f.Kind == "reset" && f.Asked["after_bytes"] > 0 && ev.resets == 0:
+		return false, fmt.Sprintf("%s, but none of them had an answer of more than %.0f bytes to be cut short", detail, f.Asked["after_bytes"])
 	case f.Asked["delay_median_s"] > 0:
 		delayOK, said := ev.compareLaw(f, observed)
 		return delayOK, detail + ", " + said
@@ -213,7 +219,7 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 
 // onBytes are the kinds that do what they do to bytes: without any, a call that
 // was hit noticed nothing.
-var onBytes = map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted"}
+var onBytes = map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded"}
 
 // When is a fault's conditions: which calls (connections) it is about at all. The
 // zero value is all of them.

@@ -133,7 +133,7 @@ func TestUnderWayBefore(t *testing.T) {
 
 // A fault on bytes is one only if there were any.
 func TestPositiveControlOfBytes(t *testing.T) {
-	for kind, did := range map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted"} {
+	for kind, did := range map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded"} {
 		p := parsePicture(t, inject(kind, "ratio=1", "eligible 10 fired 10 bytes 4096"))
 		if f := Judge(p.h, p.events()).Faults[0]; !f.ObservedOK || f.Detail != "hit 10 of 10, 4,096 bytes "+did || f.Observed["bytes"] != 4096 {
 			t.Errorf("%s: observed %v (%s) %v", kind, f.ObservedOK, f.Detail, f.Observed)
@@ -141,6 +141,28 @@ func TestPositiveControlOfBytes(t *testing.T) {
 		p = parsePicture(t, inject(kind, "ratio=1", "eligible 10 fired 10"))
 		if r := Judge(p.h, p.events()); r.Faults[0].ObservedOK || r.Void != NotObserved || !strings.Contains(r.Faults[0].Detail, "not a byte was "+did) {
 			t.Errorf("%s without a byte: %v (%s)", kind, r.Faults[0].ObservedOK, r.Faults[0].Detail)
+		}
+	}
+}
+
+// A reset that is due later finds nothing to reset where calls are short: who was
+// drawn for is no evidence of it.
+func TestPositiveControlOfLaterResets(t *testing.T) {
+	for asked, says := range map[string]string{
+		"ratio=1 wait_s=2":        "hit 10 of 10, but none of them was still there after 2 s",
+		"ratio=1 after_bytes=500": "hit 10 of 10, but none of them had an answer of more than 500 bytes",
+	} {
+		p := parsePicture(t, inject("reset", asked, "eligible 10 fired 10"))
+		if f := Judge(p.h, p.events()).Faults[0]; f.ObservedOK || !strings.Contains(f.Detail, says) {
+			t.Errorf("%s: observed %v (%s)", asked, f.ObservedOK, f.Detail)
+		}
+		for _, e := range p.list {
+			if e.Edge != nil && e.Edge.Faults != nil {
+				e.Edge.Answers = map[string]int{"reset": 1}
+			}
+		}
+		if f := Judge(p.h, p.events()).Faults[0]; !f.ObservedOK {
+			t.Errorf("%s, and one was reset: %s", asked, f.Detail)
 		}
 	}
 }
