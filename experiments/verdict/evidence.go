@@ -290,10 +290,11 @@ func (ev edgeEvidence) left(f Fault) (low, high float64) {
 // slowCall is how long an answer may take by itself.
 const slowCall = time.Second
 
-// pulses is how many there were, 1 where there are none.
+// pulses is how many there were at most, 1 where there are none. Reverting takes
+// its moment, in which one more may begin.
 func (ev edgeEvidence) pulses(f Fault) float64 {
 	if w := f.When; w.PulseOn > 0 {
-		return math.Ceil(f.For.Seconds() / (w.PulseOn + w.PulseOff).Seconds())
+		return math.Floor(f.For.Seconds()/(w.PulseOn+w.PulseOff).Seconds()) + 1
 	}
 	return 1
 }
@@ -328,20 +329,19 @@ func (ev edgeEvidence) compareShare(f Fault, observed map[string]float64) (ok bo
 	// A connection that is there for several pulses is hit in each or in none: what
 	// one pulse drew is what is independent.
 	n := ev.pulses(f)
-	atLeast, atMost := bounds(fired/n, high/n, 1-(1-evidence)/2)
-	if known {
-		_, atMost = bounds(min(fired, low)/n, low/n, 1-(1-evidence)/2)
-	} else {
-		atMost = 1
-	}
-	if f.When.Ramp > 0 {
+	within := func(fired, of float64) (atLeast, atMost float64) { return bounds(fired/n, of/n, 1-(1-evidence)/2) }
+	var atLeast, atMost float64
+	if all := float64(ev.eligible); f.When.Ramp > 0 {
 		// Draws of unequal chance scatter less than as many of their mean (Hoeffding,
 		// Annals of Mathematical Statistics 27, 1956).
-		atLeast, atMost = bounds(fired/n, float64(ev.eligible)/n, 1-(1-evidence)/2)
-		atLeast *= float64(ev.eligible) / high
-		if atMost *= float64(ev.eligible) / low; !known {
-			atMost = 1
-		}
+		atLeast, atMost = within(fired, all)
+		atLeast, atMost = atLeast*all/high, atMost*all/low
+	} else {
+		atLeast, _ = within(fired, high)
+		_, atMost = within(min(fired, low), low)
+	}
+	if !known {
+		atMost = 1
 	}
 	if asked < atLeast-ratioSlack || asked > atMost+ratioSlack {
 		return false, fmt.Sprintf("%s (%s), asked was %s: so far off by chance less than once in 10,000 runs",
