@@ -125,16 +125,20 @@ func (r *run) unsteady() string {
 }
 
 func windowEvent(w loadgen.Window) *journal.Window {
-	return &journal.Window{
-		Load: w.Load, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
+	e := &journal.Window{
+		Load: w.Load, Step: w.Step, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
 		Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
 		OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
 	}
+	if s := w.Sessions; s != nil {
+		e.Sessions = &journal.Sessions{Completed: s.Completed, Failed: s.Failed, Cut: s.Cut, Duration: s.Duration.Encode()}
+	}
+	return e
 }
 
 func sampleEvent(s loadgen.Sample) *journal.Sample {
 	return &journal.Sample{
-		Load: s.Load, Seq: s.Seq, DueS: journal.Secs(s.Due), Latency: journal.Secs(s.Latency),
+		Load: s.Load, Step: s.Step, Seq: s.Seq, DueS: journal.Secs(s.Due), Latency: journal.Secs(s.Latency),
 		Outcome: s.Outcome, Request: s.Request, Detail: s.Detail, TraceID: s.TraceID,
 	}
 }

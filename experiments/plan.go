@@ -140,7 +140,7 @@ func (p *Plan) Timeline() []timeline.Moment {
 }
 
 // Expected is how many requests an objective will probably be judged on: those
-// due in its phase, less what settles or recovers. 0 for closed streams, whose
+// due in its phase, less what settles or recovers; of sessions, all steps. 0 for closed streams, whose
 // arrivals depend on the answers.
 func (p *Plan) Expected(o verdict.Objective) int {
 	for _, ph := range p.Hypotheses.Phases {
@@ -150,7 +150,7 @@ func (p *Plan) Expected(o verdict.Objective) int {
 		for _, l := range p.Loads {
 			if profile, open := l.Arrivals(p.Seed); open && l.Name == o.Load {
 				from := min(ph.Start+o.Settle+o.Recovery, ph.End)
-				return int(profile.Expected(ph.End) - profile.Expected(from))
+				return int(profile.Expected(ph.End)-profile.Expected(from)) * l.RequestsPerArrival()
 			}
 		}
 	}
@@ -193,6 +193,12 @@ func withSample(l loadgen.Spec, target targets.Spec) loadgen.Spec {
 		}
 	}
 	l.Request, l.Requests = nil, requests
+	l.Steps = slices.Clone(l.Steps)
+	for i, step := range l.Steps {
+		if step.Body == "" && l.Body == "" {
+			l.Steps[i].Body = target.Sample(step.Method, step.Path)
+		}
+	}
 	return l
 }
 

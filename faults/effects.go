@@ -109,8 +109,7 @@ func (f Fault) rule() proxy.Rule {
 
 // when is the conditions in the proxy's words.
 func (s Spec) when() proxy.When {
-	w := proxy.When{Ramp: or(s.Ramp, 0)}
-	w.Source, _ = s.From.prefix() // as checked when it was read
+	w := proxy.When{Source: string(s.From), Ramp: or(s.Ramp, 0)}
 	if s.Pulse != nil {
 		w.Pulse = proxy.Pulse(*s.Pulse)
 	}

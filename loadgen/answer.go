@@ -7,7 +7,7 @@ import (
 )
 
 // answer takes an HTTP/1.x response apart as it arrives, in pieces of any size,
-// and keeps nothing of it but what decides where it ends (RFC 9112):
+// and keeps nothing of it itself but what decides where it ends (RFC 9112):
 //
 //	      1xx ┌──────┐
 //	          v      │
@@ -18,10 +18,14 @@ import (
 //	                                ^    └ 0: trailer ──> complete │
 //	                                └──────────────────────────────┘
 //
+// Where somebody looks at the answer (a reply is given), its header goes there,
+// and its body as far as it is asked for.
+//
 // It is as strict as net/http's client about what decides the length, because a
 // generator that guesses reads the next answer wrong.
 type answer struct {
-	head bool // the request was a HEAD: no body whatever the fields say
+	head bool   // the request was a HEAD: no body whatever the fields say
+	into *reply // what is kept of it, if anything
 
 	state   answerState
 	status  int
@@ -66,7 +70,8 @@ func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errProtocol, fmt.Sprintf(format, args...))
 }
 
-// reset makes a ready for the answer to a new request.
+// reset makes a ready for the answer to a new request; nothing is kept of it
+// unless into is set afterwards.
 func (a *answer) reset(head bool) {
 	*a = answer{head: head, length: -1, line: a.line[:0]}
 }
@@ -80,6 +85,9 @@ func (a *answer) feed(p []byte) (n int, err error) {
 		switch a.state {
 		case counted, chunk:
 			take := int(min(a.left, int64(len(p)-n)))
+			if a.into != nil {
+				a.into.addBody(p[n : n+take])
+			}
 			n += take
 			a.bytes += take
 			if a.left -= int64(take); a.left == 0 {
@@ -90,6 +98,9 @@ func (a *answer) feed(p []byte) (n int, err error) {
 				}
 			}
 		case untilClose:
+			if a.into != nil {
+				a.into.addBody(p[n:])
+			}
 			a.bytes += len(p) - n
 			n = len(p)
 		default:
@@ -228,11 +239,17 @@ func (a *answer) takeField(s []byte) error {
 				return malformed("a control character in header field %.40q", s)
 			}
 		}
+		if a.into != nil {
+			a.into.fold(s)
+		}
 		return nil
 	}
 	name, value, err := splitField(s)
 	if err != nil {
 		return err
+	}
+	if a.into != nil {
+		a.into.addField(name, value)
 	}
 	a.anyField, a.framing = true, false
 	switch {
@@ -278,8 +295,11 @@ func (a *answer) takeBody() error {
 		if a.interim++; a.interim > maxInterim {
 			return malformed("more than %d interim answers", maxInterim)
 		}
-		head, interim, size, line := a.head, a.interim, a.fields, a.line
-		*a = answer{head: head, interim: interim, fields: size, line: line, length: -1}
+		head, interim, size, line, into := a.head, a.interim, a.fields, a.line, a.into
+		*a = answer{head: head, interim: interim, fields: size, line: line, length: -1, into: into}
+		if into != nil {
+			into.reset(into.keepBody)
+		}
 		return nil
 	}
 	if a.http10 && !a.keep {

@@ -90,7 +90,7 @@ func cpuTime(b *testing.B) time.Duration {
 func benchRun(b *testing.B, engine Engine, address string, s Spec, length time.Duration) (w Window, cpu time.Duration) {
 	b.Helper()
 	s.Name, s.To = "bench", "server"
-	if s.Request == nil {
+	if s.Request == nil && s.Steps == nil {
 		s.Request = &Request{Method: "POST", Path: "/checkout", Body: `{"user":"{{user}}","items":[{"product":"{{product}}","quantity":{{int 1 3}}}]}`}
 	}
 	sum := newSums()
@@ -170,5 +170,20 @@ func BenchmarkRender(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// CPU time per step of a session that captures, checks and uses what it captured,
+// to hold against BenchmarkClosedLoop's on the same machine.
+func BenchmarkSessions(b *testing.B) {
+	address := startBenchServer(b)
+	for b.Loop() {
+		w, cpu := benchRun(b, Auto, address, Spec{Users: ptr(64), Steps: []SessionStep{
+			{Method: "POST", Path: "/checkout", Body: `{"user":"{{user}}"}`, Check: checks(b, "status == 200"), Capture: map[string]Capture{"order": ofRegexp(b, "x+")}},
+			{Method: "GET", Path: "/orders/{{.order}}", Check: checks(b, `body contains "{{.order}}"`)},
+			{Method: "GET", Path: "/healthz"},
+		}}, 2*time.Second)
+		b.ReportMetric(float64(cpu.Microseconds())/float64(w.OK), "cpu-µs/step")
+		b.ReportMetric(float64(w.OK)/2, "steps/s")
 	}
 }

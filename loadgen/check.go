@@ -3,6 +3,7 @@ package loadgen
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -167,26 +168,38 @@ func (s Spec) checkShapes(rate func(path string, r arrival.Rate, zero bool), rep
 }
 
 func (s Spec) checkRequests(report func(path, format string, args ...any)) {
+	var given []string
+	for _, m := range []struct {
+		name string
+		set  bool
+	}{{"request", s.Request != nil}, {"requests", s.Requests != nil}, {"steps", s.Steps != nil}} {
+		if m.set {
+			given = append(given, m.name)
+		}
+	}
 	switch {
-	case s.Request != nil && s.Requests != nil:
-		report("requests", "request and requests are given; a stream has one of them")
+	case len(given) > 1:
+		report(given[1], "%s are given; a stream has one of request, requests (a mix) and steps (a session)", strings.Join(given, " and "))
 		return
 	case s.Replay != nil && !s.hasRequests(): // its log has them, and was checked
-	case s.Request == nil && len(s.Requests) == 0:
-		report("", "what is asked is missing: write request: METHOD /path, or requests with weights")
+	case len(s.own()) == 0:
+		report("", "what is asked is missing: write request: METHOD /path, requests with weights, or steps")
 		return
 	}
+	s.checkData(report)
 	if s.Order == Listed {
 		switch {
 		case s.Request != nil:
 			report("order", "order is for requests; this stream has one request")
+		case s.Steps != nil:
+			report("order", "order is for requests; the steps of a session go one after another anyway")
 		case slices.ContainsFunc(s.Requests, func(r Request) bool { return r.Weight != nil }):
 			report("order", "order: listed sends each request in its turn; weights mean nothing then")
 		}
 	}
 	replays := s.Replay != nil && !s.hasRequests()
 	s, _ = s.expanded()
-	if replays && len(s.Requests) == 0 {
+	if replays && len(s.own()) == 0 {
 		return // its file was complained of
 	}
 	st := compile(s, 0, report)
@@ -196,14 +209,14 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 		samples = 1
 	}
 	for i, r := range s.filled() {
-		at := "request"
-		if s.Request == nil {
-			at = fmt.Sprintf("requests[%d]", i)
-		}
+		at := s.at(i)
 		if problem := checkMethod(r.Method); problem != "" {
 			report(at+".method", "%s", problem)
 		}
-		st.kinds[i].checkRendered(r, at, samples, report)
+		st.kinds[i].checkRendered(r, st.slots, at, samples, report)
+		if n := r.Redirects; n != nil && (*n < 0 || *n > maxRedirects) {
+			report(at+".redirects", "redirects is %d; it must be from 0 to %d", *n, maxRedirects)
+		}
 		switch w := *r.Weight; {
 		case w < 0:
 			report(at+".weight", "weight is %d; it must not be negative", w)
@@ -212,15 +225,48 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 		default:
 			weight += w
 		}
+		checkTimeout(s.own()[i].Timeout, at+".timeout", report)
 	}
 	if weight == 0 {
 		report("requests", "all weights are 0: nothing would be sent")
 	}
-	if s.Request != nil {
-		checkTimeout(s.Request.Timeout, "request.timeout", report)
+	s.checkSteps(report)
+}
+
+// Bounds of a session. A browser gives up after 20 redirects.
+const (
+	maxRedirects = 20
+	maxSteps     = 100
+)
+
+func (s Spec) checkSteps(report func(path, format string, args ...any)) {
+	if len(s.Steps) > maxSteps {
+		report("steps", "there are %d steps; at most %d", len(s.Steps), maxSteps)
 	}
-	for i, r := range s.Requests {
-		checkTimeout(r.Timeout, fmt.Sprintf("requests[%d].timeout", i), report)
+	named := map[string]bool{}
+	for i, step := range s.Steps {
+		at := s.at(i)
+		if step.Think < 0 {
+			report(at+".think", "think is %v; it must not be negative", step.Think)
+		}
+		if step.Think > 0 && i == 0 {
+			report(at+".think", "the first step is due when the session is; think stands before later ones")
+		}
+		if step.Name != "" && named[step.Name] {
+			report(at+".name", "a second step is called %q", step.Name)
+		}
+		named[step.Name] = true
+		for _, name := range slices.Sorted(maps.Keys(step.Capture)) {
+			path := at + ".capture." + name
+			_, isData := s.Data[name]
+			switch {
+			case !identifier.MatchString(name):
+				report(path, "%q cannot name a captured value: templates say {{.%s}}, so use letters, digits and _, no digit first", name, name)
+			case isData:
+				report(path, "%q is the name of data already", name)
+			}
+			step.Capture[name].check(path, report)
+		}
 	}
 }
 
@@ -240,7 +286,7 @@ func checkMethod(m string) string {
 // checkRendered looks at some examples of what the templates make, each mistake
 // reported once. A template that does not parse was reported already, and renders
 // to nothing.
-func (k *kind) checkRendered(r Request, at string, samples uint64, report func(path, format string, args ...any)) {
+func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
 	said := map[string]bool{}
 	once := func(path, format string, args ...any) {
 		if !said[path] {
@@ -250,6 +296,7 @@ func (k *kind) checkRendered(r Request, at string, samples uint64, report func(p
 	}
 	for seq := range samples {
 		d := drawOf(0, seq, forContent)
+		d.captured = slices.Repeat([]string{exampleValue}, slots)
 		path, err := k.path.append(nil, &d)
 		if err != nil {
 			once(at+".path", "path %q cannot be rendered: %v", r.Path, err)
@@ -268,6 +315,11 @@ func (k *kind) checkRendered(r Request, at string, samples uint64, report func(p
 		}
 		if _, err := k.body.append(nil, &d); err != nil {
 			once(at+".body", "the body cannot be rendered: %v", err)
+		}
+		if k.auth != nil {
+			if _, _, err := k.auth.append(nil, nil, &d); err != nil {
+				once(at+".auth", "%v", err)
+			}
 		}
 	}
 }

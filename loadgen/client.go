@@ -16,9 +16,9 @@ import (
 // seam between when requests are sent (open.go, closed.go) and how they go over
 // the wire.
 type client interface {
-	// do sends request number seq and waits until its answer is complete, it has
+	// do sends the request of a job and waits until its answer is complete, it has
 	// failed, or the deadline is past. It always returns.
-	do(seq uint64, deadline time.Time) result
+	do(j job, deadline time.Time) result
 	// warm tells whether a connection is open, so that the next request need not
 	// wait for one.
 	warm() bool
@@ -40,11 +40,16 @@ const (
 	protocol
 	dropped
 	canceled
+	unchecked  // a check does not hold
+	uncaptured // a captured value is not in the answer
+	exhausted  // no row of unique data is left
+	astray     // a redirect that is not followed
 )
 
 var outcomeNames = [...]string{
 	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
 	protocol: "protocol", dropped: "dropped", canceled: "canceled",
+	unchecked: "check", uncaptured: "capture", exhausted: "data", astray: "redirect",
 }
 
 func (o outcome) String() string {
@@ -66,6 +71,11 @@ type result struct {
 
 	connected bool          // it made a connection,
 	connect   time.Duration // which took so long
+
+	// Of streams that are not plain.
+	wanted  bool   // the status is what a check asks for
+	status  int    // of an answer that failed for another reason
+	request string // "POST /checkout", as it was sent last
 }
 
 // classify names an error of a connection. connecting tells whether it came
@@ -75,6 +85,14 @@ func classify(err error, connecting bool) outcome {
 	switch {
 	case errors.Is(err, errProtocol):
 		return protocol
+	case errors.Is(err, errChecked):
+		return unchecked
+	case errors.Is(err, errCaptured):
+		return uncaptured
+	case errors.Is(err, errNoRow):
+		return exhausted
+	case errors.Is(err, errRedirect):
+		return astray
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &netErr) && netErr.Timeout():
 		return timeout
@@ -115,6 +133,7 @@ type httpClient struct {
 	raw     syscall.RawConn // of conn, where it has one
 	host    string          // that conn leads to
 	used    time.Time       // when conn last served
+	trip    *trip           // nil if the stream is plain
 	answer  answer
 	request []byte
 	body    []byte
@@ -127,7 +146,14 @@ func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
 		// Keep-alive probes would be two more system calls per connection.
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
-	return &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, buffer: make([]byte, 4096)}
+	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, buffer: make([]byte, 4096)}
+	if !s.plain() {
+		cl.trip = &trip{stream: s, start: c.Start, scheme: "http"}
+		if c.Secure {
+			cl.trip.scheme = "https"
+		}
+	}
+	return cl
 }
 
 func (c *httpClient) warm() bool { return c.conn != nil }
@@ -150,7 +176,15 @@ func (c *httpClient) close() {
 	}
 }
 
-func (c *httpClient) do(seq uint64, deadline time.Time) result {
+func (c *httpClient) do(j job, deadline time.Time) result {
+	if c.trip != nil {
+		return c.visit(j, deadline)
+	}
+	return c.once(j.seq, deadline)
+}
+
+// once carries out one request and its answer.
+func (c *httpClient) once(seq uint64, deadline time.Time) result {
 	r := c.attempt(seq, deadline)
 	r.done = time.Now()
 	if r.outcome < 100 {
@@ -189,7 +223,11 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 			return result{outcome: canceled, connected: fresh, connect: connect}
 		}
 		var err error
-		c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
+		if c.trip != nil {
+			c.request, c.body, err = c.trip.append(c.request[:0], c.body, c.host)
+		} else {
+			c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
+		}
 		if err != nil {
 			return result{outcome: other, detail: err.Error(), connected: fresh, connect: connect}
 		}
@@ -204,7 +242,13 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 		}
 		c.close()
 	}
-	r := c.receive(c.stream.kind(seq).method == "HEAD")
+	var r result
+	if t := c.trip; t != nil {
+		t.reply.reset(t.kind.keepBody)
+		r = c.receive(t.method() == "HEAD", &t.reply)
+	} else {
+		r = c.receive(c.stream.kind(seq).method == "HEAD", nil)
+	}
 	r.sent, r.connected, r.connect = len(c.request), fresh, connect
 	return r
 }
@@ -239,9 +283,10 @@ func (c *httpClient) connect(deadline time.Time) error {
 	return nil
 }
 
-// receive reads one answer, all of it.
-func (c *httpClient) receive(head bool) (r result) {
+// receive reads one answer, all of it; into is who wants to look at it, if anybody.
+func (c *httpClient) receive(head bool, into *reply) (r result) {
 	c.answer.reset(head)
+	c.answer.into = into
 	for {
 		n, err := c.conn.Read(c.buffer)
 		if n > 0 && r.read == 0 {

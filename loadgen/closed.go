@@ -37,7 +37,7 @@ func closed(ctx context.Context, c Config, s *stream, col *collector) {
 	for i := range users {
 		u := &user{
 			config: c, ctx: ctx, stream: s, collector: col, recorder: col.recorder(),
-			shared: shared, next: &next, first: c.From + firstDue(c.Spec, i),
+			shared: shared, next: &next, number: uint64(i), first: c.From + firstDue(c.Spec, i),
 		}
 		if shared == nil {
 			u.own = clients[i]
@@ -65,6 +65,7 @@ type user struct {
 	own       client      // nil where connections are shared
 	shared    chan client // the free ones
 	next      *atomic.Uint64
+	number    uint64
 	first     time.Duration // when its first request is due
 	timer     *time.Timer
 }
@@ -80,7 +81,7 @@ func (u *user) run() {
 		if !u.sleep(due) {
 			return
 		}
-		j := job{seq: u.next.Add(1) - 1, due: due}
+		j := job{seq: u.next.Add(1) - 1, due: due, owner: u.number}
 		if limit := u.config.Requests; limit > 0 && j.seq >= limit {
 			return
 		}
@@ -96,7 +97,7 @@ func (u *user) run() {
 	}
 }
 
-// ask makes one request, once a connection is free.
+// ask makes one request, or has one session, once a connection is free.
 func (u *user) ask(j job) outcome {
 	cl, deadline := u.own, j.due+u.stream.timeout(j.seq)
 	n := count{due: 1}
@@ -107,7 +108,7 @@ func (u *user) ask(j job) outcome {
 			j.queued, n.queued = true, 1
 		}
 	}
-	u.recorder.note(j.due, n)
+	u.recorder.note(j.due, 0, n)
 	if cl == nil {
 		var ok bool
 		if cl, ok = u.queue(deadline); !ok {
@@ -119,7 +120,7 @@ func (u *user) ask(j job) outcome {
 			return f.outcome
 		}
 	}
-	o := send(u.config, cl, u.recorder, j, time.Since(u.config.Start), deadline)
+	o := follow(u.ctx, u.config, u.stream, cl, u.recorder, j, time.Since(u.config.Start), deadline)
 	if u.own == nil {
 		u.shared <- cl
 	}

@@ -1,8 +1,10 @@
 package loadgen
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +29,20 @@ type collector struct {
 
 	ledgers []*ledger // of the fast engine's event loops
 
-	windows map[int64]*window
+	windows map[windowKey]*window
 	samples sampler
 	counts  []count // memory for take
 	fates   []finished
 }
+
+// windowKey is which 100 ms, and which step of a session; 0 without sessions, and
+// wholeSession for what is said of sessions as such.
+type windowKey struct {
+	at   int64
+	step int
+}
+
+const wholeSession = -1
 
 // window is what is known of one window.
 type window struct {
@@ -42,7 +53,7 @@ type window struct {
 }
 
 func newCollector(c Config, s *stream) *collector {
-	col := &collector{config: c, stream: s, windows: map[int64]*window{}}
+	col := &collector{config: c, stream: s, windows: map[windowKey]*window{}}
 	col.passed.Store(int64(c.From))
 	return col
 }
@@ -87,46 +98,76 @@ func (c *collector) collect(last bool) {
 		}
 		for i := range c.fates {
 			c.finish(&c.fates[i])
-			c.fates[i].detail = ""
+			c.fates[i].detail, c.fates[i].request = "", ""
+		}
+		if c.stream.session {
+			for _, e := range r.takeEnded() {
+				c.end(e)
+			}
 		}
 	}
 	for _, l := range c.ledgers {
 		passed = min(passed, l.collect(c))
 	}
 	now := time.Since(c.config.Start)
-	for _, i := range slices.Sorted(maps.Keys(c.windows)) {
-		w := c.windows[i]
-		complete := w.resolved == w.due && time.Duration(i+1)*windowLength <= passed
+	for _, k := range slices.SortedFunc(maps.Keys(c.windows), func(a, b windowKey) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.step, b.step))
+	}) {
+		w := c.windows[k]
+		complete := w.resolved == w.due && time.Duration(k.at+1)*windowLength <= passed
 		if w.dirty && (last || complete || now-w.told >= patience) {
-			c.tell(w, now)
+			c.tell(k, w, now)
 		}
 		if complete {
-			delete(c.windows, i)
+			delete(c.windows, k)
 		}
 	}
 	c.samples.tell(now, last, c.tellSample)
 }
 
-func (c *collector) window(i int64) *window {
-	w := c.windows[i]
+func (c *collector) window(i int64, step int) *window {
+	k := windowKey{i, step}
+	w := c.windows[k]
 	if w == nil {
 		w = &window{told: max(time.Duration(i)*windowLength, c.config.From)}
-		w.Window = c.empty(i)
-		c.windows[i] = w
+		w.Window = c.empty(k)
+		c.windows[k] = w
 	}
 	w.dirty = true
 	return w
 }
 
-func (c *collector) empty(i int64) Window {
-	return Window{
-		Load: c.config.Spec.Name, Due: time.Duration(i) * windowLength, Outcomes: map[string]int{},
+func (c *collector) empty(k windowKey) Window {
+	w := Window{
+		Load: c.config.Spec.Name, Due: time.Duration(k.at) * windowLength, Outcomes: map[string]int{},
 		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(), Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
+	}
+	switch {
+	case !c.stream.session:
+	case k.step == wholeSession:
+		w.Sessions = &Sessions{Duration: hdr.New()}
+	default:
+		w.Step = c.stream.kinds[k.step].name
+	}
+	return w
+}
+
+// end adds a session to the window in which it was due.
+func (c *collector) end(e ended) {
+	s := c.window(windowOf(e.due), wholeSession).Sessions
+	switch e.how {
+	case completed:
+		s.Completed++
+		s.Duration.Record(e.took)
+	case failed:
+		s.Failed++
+	case cutOff:
+		s.Cut++
 	}
 }
 
 func (c *collector) count(n count) {
-	w := c.window(n.window)
+	w := c.window(n.window, n.step)
 	w.DueCount += n.due
 	w.Sent += n.sent
 	w.Queued += n.queued
@@ -135,7 +176,7 @@ func (c *collector) count(n count) {
 }
 
 func (c *collector) finish(f *finished) {
-	w := c.window(windowOf(f.due))
+	w := c.window(windowOf(f.due), f.step)
 	w.resolved++
 	w.Outcomes[f.outcome.String()]++
 	if f.lag >= 0 {
@@ -147,7 +188,7 @@ func (c *collector) finish(f *finished) {
 	}
 	w.BytesSent += int64(f.sent)
 	w.BytesReceived += int64(f.read)
-	ok := f.outcome >= 100 && c.config.Spec.isOK(int(f.outcome))
+	ok := c.ok(f)
 	switch {
 	case f.outcome == canceled:
 		return
@@ -171,31 +212,44 @@ func (c *collector) finish(f *finished) {
 	}
 }
 
-func (c *collector) tell(w *window, now time.Duration) {
+func (c *collector) ok(f *finished) bool {
+	return f.outcome >= 100 && (f.wanted || c.config.Spec.isOK(int(f.outcome)))
+}
+
+func (c *collector) tell(k windowKey, w *window, now time.Duration) {
 	told := w.Window
-	w.Window, w.told, w.dirty = c.empty(windowOf(told.Due)), now, false
+	w.Window, w.told, w.dirty = c.empty(k), now, false
 	if c.config.OnWindow != nil {
 		c.config.OnWindow(told)
 	}
 }
 
 func (c *collector) tellSample(f *finished) {
-	method, path := c.stream.describe(f.seq)
+	method, path := c.describe(f)
 	c.config.OnSample(Sample{
-		Load: c.config.Spec.Name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.outcome.String(),
-		Request: method + " " + path, Detail: f.detail, TraceID: c.stream.traceID(f.seq),
+		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.outcome.String(),
+		Request: method + " " + path, Detail: f.detail, TraceID: c.stream.traceID(f.seq, f.step),
 	})
 }
 
+// describe is method and path of a request: as it was sent, if the path cannot be
+// told from its number.
+func (c *collector) describe(f *finished) (method, path string) {
+	if method, path, ok := strings.Cut(f.request, " "); ok {
+		return method, path
+	}
+	return c.stream.describe(f.seq)
+}
+
 func (c *collector) result(f *finished) Result {
-	method, path := c.stream.describe(f.seq)
+	method, path := c.describe(f)
 	r := Result{
-		Load: c.config.Spec.Name, Seq: f.seq, Due: c.config.Start.Add(f.due), Latency: f.latency, Outcome: f.outcome.String(),
+		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: c.config.Start.Add(f.due), Latency: f.latency, Outcome: f.outcome.String(),
 		Sent: f.sent, Received: f.received, Method: method, URL: "http://" + c.config.Spec.To + path, Detail: f.detail,
+		Status: f.status,
 	}
 	if f.outcome >= 100 {
-		r.Status = int(f.outcome)
-		r.OK = c.config.Spec.isOK(r.Status)
+		r.Status, r.OK = int(f.outcome), c.ok(f)
 	}
 	return r
 }

@@ -500,7 +500,7 @@ func (k *kind) static() bool {
 			return false
 		}
 	}
-	return k.path.static() && k.body.static()
+	return k.auth == nil && k.path.static() && k.body.static()
 }
 
 func (t *tmpl) static() bool {

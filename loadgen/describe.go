@@ -12,18 +12,17 @@ const mostDescribed = 5
 
 // Describe is the stream in a few words: "POST /checkout at 200/s".
 func (s Spec) Describe() string {
-	requests := s.Requests
-	if s.Request != nil {
-		requests = []Request{*s.Request}
-	}
 	var kinds []string
-	for _, r := range requests {
+	for _, r := range s.own() {
 		kinds = append(kinds, r.Method+" "+r.Path)
 	}
 	if len(kinds) > mostDescribed {
 		kinds = append(kinds[:mostDescribed-1], fmt.Sprintf("and %d more", len(kinds)-mostDescribed+1))
 	}
 	what := strings.Join(kinds, ", ")
+	if len(s.Steps) > 0 {
+		what = "sessions of " + strings.Join(kinds, ", then ")
+	}
 	if s.Order == Listed {
 		what += " in turn"
 	}

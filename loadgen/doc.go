@@ -18,7 +18,7 @@
 //	         the generator's own lag
 //	dropped  queued longer than its timeout: failed, never sent
 //
-// The timeout runs from due. What goes wrong has one of seven names:
+// The timeout runs from due. What goes wrong has one of these names:
 //
 //	timeout   no complete answer within the timeout
 //	refused   no connection could be made: nobody listens there
@@ -26,7 +26,15 @@
 //	protocol  the answer is not HTTP/1.1
 //	dropped   see above
 //	canceled  the run was cut off; in no share, neither ok nor failed
+//	check     the answer does not hold what a check claims
+//	capture   a value that a later step needs is not in the answer
+//	redirect  a redirect that is not followed: to another host, or one too many
+//	data      no row is left of unique data: never sent
 //	other     anything else (the detail of a Sample says what)
+//
+// A stream may also consist of sessions: an arrival, or a user's turn, begins one,
+// and its steps go one after another over one connection, each a request of its own
+// that may use what earlier answers held (session.go).
 //
 // Beside the latency stand the service time, done − sent, which is what a
 // generator that forgets the waiting would report, and the generator's lag,
@@ -35,8 +43,8 @@
 //
 // Two engines carry requests (Engine): event loops on raw sockets where they can
 // be (shard), else a goroutine per connection (pool, user). What is written here
-// holds for both.
+// holds for both; sessions, and whatever looks at answers, take the second.
 //
-// Requests of a stream are numbered from 0. Number k has the same content for
+// Requests of a stream are numbered from 0, or else its sessions. Number k has the same content for
 // the same seed and stream name, whatever the timing.
 package loadgen

@@ -12,8 +12,14 @@ import (
 // stream, request number and purpose. It costs a few nanoseconds to make and no
 // memory to keep, so that any request can be rendered again at any time.
 type draw struct {
-	state uint64
-	seq   uint64
+	state  uint64
+	stream uint64 // seed of the stream
+	seq    uint64
+
+	// What templates may use besides: set where a request has them.
+	owner    uint64   // whose row of unique data it is: the user's, or the request's own number
+	due      int64    // when it was due, in nanoseconds since 1970
+	captured []string // values from earlier steps, by slot
 }
 
 // purpose keeps the draws of a request apart, so that one more call in a body
@@ -24,7 +30,12 @@ const (
 	forContent purpose = iota
 	forKind
 	forTrace
+	forRow
+	forCheck
 )
+
+// ofStep keeps the steps of a session apart.
+func (p purpose) ofStep(step int) purpose { return p + purpose(step)<<8 }
 
 func newDraw(stream, seq uint64, p purpose) *draw {
 	d := drawOf(stream, seq, p)
@@ -32,7 +43,7 @@ func newDraw(stream, seq uint64, p purpose) *draw {
 }
 
 func drawOf(stream, seq uint64, p purpose) draw {
-	return draw{state: mix(mix(stream+uint64(p)*0xd1342543de82ef95) + seq*0x9e3779b97f4a7c15), seq: seq}
+	return draw{state: mix(mix(stream+uint64(p)*0xd1342543de82ef95) + seq*0x9e3779b97f4a7c15), stream: stream, seq: seq, owner: seq}
 }
 
 // streamSeed tells streams of one run apart by their names.

@@ -3,7 +3,10 @@ package loadgen
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
+	"strings"
 )
 
 // Engine is how a stream's requests get onto the wire. Both engines mean the
@@ -70,7 +73,7 @@ func (c Config) notFast() string {
 	case c.Dial != nil:
 		return "connections are made by Config.Dial"
 	}
-	return ""
+	return c.Spec.notPlain()
 }
 
 // Rates and connections that are worth another event loop.
@@ -137,4 +140,39 @@ func (s Spec) peak() float64 {
 		}
 	}
 	return peak
+}
+
+// notPlain says what only the general engine does for the stream, if anything.
+func (s Spec) notPlain() string {
+	if len(s.Steps) > 0 {
+		return "the stream has sessions"
+	}
+	for name, d := range s.Data {
+		if d.Order == Unique {
+			return fmt.Sprintf("the rows of %q are unique", name)
+		}
+	}
+	timed := false
+	for _, r := range s.filled() {
+		switch {
+		case len(r.Check) > 0:
+			return "the stream checks answers"
+		case r.Redirects != nil && *r.Redirects > 0:
+			return "the stream follows redirects"
+		}
+		texts := append(slices.Collect(maps.Values(r.Headers)), r.Path, r.Body)
+		if r.Auth != nil {
+			texts = append(texts, r.Auth.Bearer)
+			if r.Auth.Basic != nil {
+				texts = append(texts, r.Auth.Basic.User, r.Auth.Basic.Password)
+			}
+		}
+		timed = timed || slices.ContainsFunc(texts, func(text string) bool {
+			return strings.Contains(text, "{{") && (strings.Contains(text, "now") || strings.Contains(text, "unix"))
+		})
+	}
+	if timed && !compile(s, 0, func(string, string, ...any) {}).plain() {
+		return "the stream's templates tell the time"
+	}
+	return ""
 }

@@ -462,14 +462,14 @@ func TestNoSocketIsLeft(t *testing.T) {
 		}
 		return len(all)
 	}
-	p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
-		if r.URL.Path == "/hang" {
-			return hang(c)
-		}
-		return say(c, fine)
-	})
 	onEngines(t, "", func(t *testing.T, engine Engine) {
 		run := func() {
+			p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+				if r.URL.Path == "/hang" {
+					return hang(c)
+				}
+				return say(c, fine)
+			})
 			s := newSums()
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
 			defer cancel()
@@ -478,7 +478,7 @@ func TestNoSocketIsLeft(t *testing.T) {
 				t.Errorf("Run: %v", err)
 			}
 			s.balance(t)
-			p.closeAll()
+			p.stop()
 		}
 		run() // opens what Go opens once
 		before := sockets()

@@ -16,15 +16,15 @@ func TestRequestsEndTheStream(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
 	defer server.Close()
 	for name, c := range map[string]Config{
-		"open, general":               {Engine: General, Spec: Spec{Rate: perSecond(1000)}},
-		"open, auto, 2 loops":         {loops: 2, Spec: Spec{Rate: perSecond(1000)}},
-		"closed, general":             {Engine: General, Spec: Spec{Users: ptr(7)}},
-		"closed, few connections":     {Engine: General, Spec: Spec{Users: ptr(7), Connections: ptr(2)}},
-		"closed, auto":                {Spec: Spec{Users: ptr(7)}},
-		"closed, auto, 2 loops":       {loops: 2, Spec: Spec{Users: ptr(7), Connections: ptr(4)}},
-		"closed, auto, thinking":      {Spec: Spec{Users: ptr(7), Think: time.Millisecond}},
-		"fewer requests than users":   {Spec: Spec{Users: ptr(100)}},
-		"Until comes first, not ever": {Spec: Spec{Rate: perSecond(1e5)}},
+		"open, general":             {Engine: General, Spec: Spec{Rate: perSecond(1000)}},
+		"open, auto, 2 loops":       {loops: 2, Spec: Spec{Rate: perSecond(1000)}},
+		"closed, general":           {Engine: General, Spec: Spec{Users: ptr(7)}},
+		"closed, few connections":   {Engine: General, Spec: Spec{Users: ptr(7), Connections: ptr(2)}},
+		"closed, auto":              {Spec: Spec{Users: ptr(7)}},
+		"closed, auto, 2 loops":     {loops: 2, Spec: Spec{Users: ptr(7), Connections: ptr(4)}},
+		"closed, auto, thinking":    {Spec: Spec{Users: ptr(7), Think: time.Millisecond}},
+		"fewer requests than users": {Spec: Spec{Users: ptr(100)}},
+		"open, all at once":         {Spec: Spec{Rate: perSecond(1e5)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen.Store(0)

@@ -17,7 +17,9 @@ type job struct {
 	seq    uint64
 	due    time.Duration
 	queued bool
-	user   int32 // who asks, in a closed stream on the fast engine
+	step   int    // of a session, from 0
+	owner  uint64 // whose row of unique data it has
+	user   int32  // who asks, in a closed stream on the fast engine
 }
 
 // schedule yields the due times of an open stream one by one, since From.
@@ -88,9 +90,9 @@ func (p *pool) schedule(rec *recorder, wait waiter) {
 			wait.until(p.config.Start.Add(next))
 		}
 		// Noted before it is offered, so that it is not seen to finish before.
-		rec.note(due, count{due: 1})
-		if p.offer(job{seq: seq, due: due}) {
-			rec.note(due, count{queued: 1})
+		rec.note(due, 0, count{due: 1})
+		if p.offer(job{seq: seq, due: due, owner: seq}) {
+			rec.note(due, 0, count{queued: 1})
 		}
 	}
 }
@@ -250,11 +252,11 @@ func (w *worker) handle(j job) {
 		w.recorder.finish(drop(j, now))
 		return
 	}
-	send(p.config, w.client, w.recorder, j, now, deadline)
+	follow(p.ctx, p.config, p.stream, w.client, w.recorder, j, now, deadline)
 }
 
 // send carries out one request and notes what comes of it.
-func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) outcome {
+func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration) result {
 	n, lag := count{sent: 1}, unknown
 	if !j.queued {
 		lag = now - j.due
@@ -262,12 +264,13 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 			n.late = 1
 		}
 	}
-	rec.note(j.due, n)
-	r := cl.do(j.seq, c.Start.Add(deadline))
+	rec.note(j.due, j.step, n)
+	r := cl.do(j, c.Start.Add(deadline))
 	done := r.done.Sub(c.Start)
 	f := finished{
 		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
 		outcome: r.outcome, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
+		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}
 	if !r.begun.IsZero() {
 		f.firstByte = r.begun.Sub(c.Start) - now
@@ -276,5 +279,5 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 		f.connect = r.connect
 	}
 	rec.finish(f)
-	return r.outcome
+	return r
 }

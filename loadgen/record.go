@@ -15,11 +15,13 @@ type recorder struct {
 	mu       sync.Mutex
 	counts   []count
 	finished []finished
+	ended    []ended
 }
 
 // count adds to the window it names.
 type count struct {
 	window                  int64
+	step                    int
 	due, sent, queued, late int
 }
 
@@ -37,6 +39,12 @@ type finished struct {
 	received  int // bytes of the answer's body
 	read      int // bytes of the answer, head and all
 	detail    string
+
+	// Of streams that are not plain.
+	step    int
+	wanted  bool   // the status is what a check asks for
+	status  int    // of an answer that failed for another reason
+	request string // "POST /checkout"
 }
 
 // unknown stands for a duration that there is not.
@@ -44,13 +52,14 @@ const unknown = time.Duration(-1)
 
 func windowOf(due time.Duration) int64 { return int64(due / windowLength) }
 
-// note adds to the counts of the window in which due lies.
-func (r *recorder) note(due time.Duration, c count) {
-	c.window = windowOf(due)
+// note adds to the counts of the window in which due lies; step is that of a
+// session, or 0.
+func (r *recorder) note(due time.Duration, step int, c count) {
+	c.window, c.step = windowOf(due), step
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Requests come nearly in order of due time: the last entry usually fits.
-	if n := len(r.counts); n > 0 && r.counts[n-1].window == c.window {
+	if n := len(r.counts); n > 0 && r.counts[n-1].window == c.window && r.counts[n-1].step == c.step {
 		r.counts[n-1].add(c)
 		return
 	}
@@ -68,6 +77,22 @@ func (r *recorder) finish(f finished) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finished = append(r.finished, f)
+}
+
+// end notes a session.
+func (r *recorder) end(e ended) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, e)
+}
+
+// takeEnded empties the recorder of sessions.
+func (r *recorder) takeEnded() []ended {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.ended
+	r.ended = nil
+	return e
 }
 
 // take empties the recorder into the given slices, whose memory it goes on with.

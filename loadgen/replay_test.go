@@ -110,7 +110,8 @@ func TestListedAndSeeded(t *testing.T) {
 	s.Spacing = arrival.PoissonSpacing
 	other := s
 	other.Name = "other"
-	if first(s, 1) != first(s, 1) || first(s, 1) == first(s, 2) || first(s, 1) == first(other, 1) {
+	once, again := first(s, 1), first(s, 1)
+	if once != again || once == first(s, 2) || once == first(other, 1) {
 		t.Error("Poisson arrivals are not a function of seed and name")
 	}
 }

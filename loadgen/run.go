@@ -48,6 +48,10 @@ type Config struct {
 	// RealTime waits with the kernel's timers all the same, for a Dial that leads
 	// to real sockets (TLS).
 	RealTime bool
+
+	// Secure says that Dial speaks TLS: sessions send cookies that are Secure, and
+	// know their own address by https.
+	Secure bool
 }
 
 // Run sends what is due between From and Until, and returns when the fate of
@@ -121,8 +125,13 @@ func waiterFor(c Config) (waiter, error) {
 // that a request was given a connection, or the making of one began for it. OK + Failed +
 // Outcomes["canceled"] are those whose fate is known. The histograms are never
 // nil and belong to the receiver.
+//
+// A stream of sessions has windows per step, each with its requests, and windows
+// without a step that tell of the sessions that were due and hold no requests: all
+// of them added up are the requests of the stream.
 type Window struct {
 	Load string
+	Step string        // of a session
 	Due  time.Duration // since the run's start
 
 	DueCount int // became due
@@ -145,11 +154,22 @@ type Window struct {
 	Connect       *hdr.Histogram // how long each connection took to make
 
 	Outcomes map[string]int // by status code ("200") or error class
+
+	Sessions *Sessions // nil but in windows about sessions
+}
+
+// Sessions is what came of the sessions that were due in a window.
+type Sessions struct {
+	Completed int            // all steps were answered as they should be
+	Failed    int            // one was not
+	Cut       int            // the run ended first
+	Duration  *hdr.Histogram // of the completed: due of the first step to done of the last, think times included
 }
 
 // Sample is one slow or failed request: at most 5 of each per second.
 type Sample struct {
 	Load    string
+	Step    string        // of a session
 	Seq     uint64        // number in its stream, from 0
 	Due     time.Duration // since the run's start
 	Latency time.Duration // done − due
@@ -162,6 +182,7 @@ type Sample struct {
 // Result is one finished request.
 type Result struct {
 	Load     string
+	Step     string // of a session
 	Seq      uint64
 	Due      time.Time
 	Latency  time.Duration // done − due

@@ -614,10 +614,10 @@ func TestQueueOrder(t *testing.T) {
 func TestCollectorTellsEverythingOnce(t *testing.T) {
 	var told []Window
 	c := Config{Spec: Spec{Name: "x"}, Start: time.Now(), OnWindow: func(w Window) { told = append(told, w) }}
-	col := newCollector(c, nil)
+	col := newCollector(c, new(stream))
 	r := col.recorder()
-	r.note(50*time.Millisecond, count{due: 2, queued: 1})
-	r.note(60*time.Millisecond, count{sent: 2})
+	r.note(50*time.Millisecond, 0, count{due: 2, queued: 1})
+	r.note(60*time.Millisecond, 0, count{sent: 2})
 	r.finish(finished{due: 50 * time.Millisecond, latency: time.Millisecond, lag: unknown, service: 1, firstByte: 1, connect: 1, outcome: 200, sent: 100, read: 30})
 	col.passed.Store(int64(time.Second))
 	col.collect(false)

@@ -34,8 +34,8 @@ type shard struct {
 	static []rendering // by kind
 	target target      // the address that Resolve gave last
 
-	begun  time.Time     // when the clock was read last by means of the system,
-	offset time.Duration // and what it showed: an offset of the run's clock
+	begun  time.Time     // of the loop; Go's monotonic clock from here on
+	offset time.Duration // of begun, on the run's clock
 
 	conns    []*conn // those that were needed so far
 	limit    int
@@ -69,10 +69,12 @@ type shard struct {
 }
 
 const (
+	// quantum is how far apart waits for due times end at least. Measured: 100 µs
+	// save up to 30 % of CPU time and do not show in latencies; 1 ms does.
 	quantum = 100 * time.Microsecond
-	// Of what is due at once, at most so much is sent before looking for answers.
+	// salvo is how much of what is due is sent before looking for answers.
 	salvo = 128
-	// publishing more often than the collector looks would be of no use.
+	// To publish more often than the collector looks would be of no use.
 	publishEvery = windowLength
 )
 
@@ -258,6 +260,7 @@ func (s *shard) sendDue(now time.Duration) {
 			continue
 		}
 		c.carry(j, now)
+		s.serve() // it may have failed at once, and left its connection to others
 		now = s.now()
 	}
 }
@@ -284,9 +287,17 @@ func (s *shard) free(j job) *conn {
 	return nil
 }
 
-// settle gives free connections to what is queued, and lets users ask again who
-// do not think. It is called after whatever may have freed a connection.
+// settle goes on after whatever may have freed a connection: with what is queued,
+// and with users who ask again at once.
 func (s *shard) settle() {
+	s.serve()
+	if s.closed != nil && s.closed.head < len(s.closed.ready) {
+		s.sendDue(s.now())
+	}
+}
+
+// serve gives free connections to what is queued.
+func (s *shard) serve() {
 	for s.queue.size > 0 {
 		c := s.warm.first
 		if c == nil {
@@ -302,9 +313,6 @@ func (s *shard) settle() {
 			continue
 		}
 		c.carry(j, now)
-	}
-	if s.closed != nil && s.closed.head < len(s.closed.ready) {
-		s.sendDue(s.now())
 	}
 }
 

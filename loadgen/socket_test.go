@@ -62,17 +62,12 @@ func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) 
 
 func (p *peer) stop() {
 	p.listener.Close()
-	p.closeAll()
-	p.all.Wait()
-}
-
-func (p *peer) closeAll() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, c := range p.conns {
 		c.Close()
 	}
-	p.conns = nil
+	p.mu.Unlock()
+	p.all.Wait()
 }
 
 func (p *peer) address() string { return p.listener.Addr().String() }

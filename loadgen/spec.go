@@ -3,6 +3,7 @@ package loadgen
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ type Spec struct {
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
 	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix, or a list
 	Order       Order             `yaml:"order" json:"order,omitempty"`       // of requests; default mixed
+	Steps       []SessionStep     `yaml:"steps" json:"steps,omitempty"`       // a session: in order, over one connection
+	Data        map[string]Data   `yaml:"data" json:"data,omitempty"`         // files whose rows templates use
 	Rate        *arrival.Rate     `yaml:"rate" json:"rate,omitempty"`
 	Ramp        *Ramp             `yaml:"ramp" json:"ramp,omitempty"`
 	Stages      []Stage           `yaml:"stages" json:"stages,omitempty"`
@@ -35,6 +38,7 @@ type Spec struct {
 	Think       time.Duration     `yaml:"think" json:"think,omitempty"`
 	Body        string            `yaml:"body" json:"body,omitempty"`               // for every request that has none of its own, GET and HEAD aside
 	Headers     map[string]string `yaml:"headers" json:"headers,omitempty"`         // for every request; its own win
+	Auth        *Auth             `yaml:"auth" json:"auth,omitempty"`               // for every request that has none of its own
 	Timeout     *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`         // since due; default 10s
 	OK          []StatusSet       `yaml:"ok" json:"ok,omitempty"`                   // default: 200-399
 	Connections *int              `yaml:"connections" json:"connections,omitempty"` // most open at once; default 1024, or users if that is more
@@ -42,23 +46,102 @@ type Spec struct {
 
 // Request is one kind of request, short form "METHOD /path".
 type Request struct {
-	Method  string            `yaml:"method" json:"method"`
-	Path    string            `yaml:"path" json:"path"`                 // template
-	Body    string            `yaml:"body" json:"body,omitempty"`       // template
-	Headers map[string]string `yaml:"headers" json:"headers,omitempty"` // templates
-	Timeout *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`
-	Weight  *int              `yaml:"weight" json:"weight,omitempty"` // default 1; 0 is never sent
+	Method    string            `yaml:"method" json:"method"`
+	Path      string            `yaml:"path" json:"path"`                 // template
+	Body      string            `yaml:"body" json:"body,omitempty"`       // template
+	Headers   map[string]string `yaml:"headers" json:"headers,omitempty"` // templates
+	Auth      *Auth             `yaml:"auth" json:"auth,omitempty"`
+	Timeout   *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`
+	Redirects *int              `yaml:"redirects" json:"redirects,omitempty"` // most that are followed; default 0: a redirect is the answer
+	Check     []Check           `yaml:"check" json:"check,omitempty"`
+	Weight    *int              `yaml:"weight" json:"weight,omitempty"` // default 1; 0 is never sent
 }
 
 // ParseShort reads "METHOD /path".
 func (r *Request) ParseShort(text string) error {
+	method, path, err := parseShort(text)
+	if err == nil {
+		*r = Request{Method: method, Path: path}
+	}
+	return err
+}
+
+func parseShort(text string) (method, path string, err error) {
 	method, path, ok := strings.Cut(strings.TrimSpace(text), " ")
 	path = strings.TrimSpace(path)
 	if !ok || method == "" || !strings.HasPrefix(path, "/") {
-		return fmt.Errorf(`%q is not a request: write "METHOD /path", like "POST /checkout"`, text)
+		return "", "", fmt.Errorf(`%q is not a request: write "METHOD /path", like "POST /checkout"`, text)
 	}
-	*r = Request{Method: method, Path: path}
-	return nil
+	return method, path, nil
+}
+
+// SessionStep is one request of a session: a user's journey, in which a later request
+// uses what an earlier one was answered with.
+//
+//	steps:
+//	  - { method: POST, path: /checkout, check: [status == 201], capture: { order: { json: $.order } } }
+//	  - { method: GET, path: "/orders/{{.order}}", think: 200ms }
+//
+// A step is due when the one before is done and its think time is over. One that
+// fails ends the session.
+type SessionStep struct {
+	Name      string             `yaml:"name" json:"name,omitempty"` // in the results; default "METHOD /path"
+	Method    string             `yaml:"method" json:"method"`
+	Path      string             `yaml:"path" json:"path"`                 // template
+	Body      string             `yaml:"body" json:"body,omitempty"`       // template
+	Headers   map[string]string  `yaml:"headers" json:"headers,omitempty"` // templates
+	Auth      *Auth              `yaml:"auth" json:"auth,omitempty"`
+	Timeout   *time.Duration     `yaml:"timeout" json:"timeout,omitempty"`
+	Redirects *int               `yaml:"redirects" json:"redirects,omitempty"`
+	Check     []Check            `yaml:"check" json:"check,omitempty"`
+	Capture   map[string]Capture `yaml:"capture" json:"capture,omitempty"` // by the name that later templates use
+	Think     time.Duration      `yaml:"think" json:"think,omitempty"`     // before it; not before the first
+}
+
+// ParseShort reads "METHOD /path".
+func (s *SessionStep) ParseShort(text string) error {
+	method, path, err := parseShort(text)
+	if err == nil {
+		*s = SessionStep{Method: method, Path: path}
+	}
+	return err
+}
+
+// request is the step without what only sessions have.
+func (s SessionStep) request() Request {
+	return Request{
+		Method: s.Method, Path: s.Path, Body: s.Body, Headers: s.Headers, Auth: s.Auth,
+		Timeout: s.Timeout, Redirects: s.Redirects, Check: s.Check,
+	}
+}
+
+// stepNames are what the steps are called in the results, each differently.
+func (s Spec) stepNames() []string {
+	var names []string
+	for i, step := range s.Steps {
+		name := cmp.Or(step.Name, step.Method+" "+step.Path)
+		if slices.Contains(names, name) {
+			name = fmt.Sprintf("%s (%d)", name, i+1)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// RequestsPerArrival is how many requests an arrival leads to: one, or the steps
+// of a session, all of which are sent only if each before it succeeds.
+func (s Spec) RequestsPerArrival() int { return max(len(s.Steps), 1) }
+
+// Auth is the Authorization header of a request: one of the two.
+type Auth struct {
+	Basic  *Basic `yaml:"basic" json:"basic,omitempty"`
+	Bearer string `yaml:"bearer" json:"bearer,omitempty"` // template
+}
+
+// Basic is a user with a password (RFC 7617); both are templates.
+type Basic struct {
+	User     string `yaml:"user,required" json:"user"`
+	Password string `yaml:"password,required" json:"password"`
 }
 
 // Ramp goes from one rate to another in a straight line, then stays there.
@@ -256,7 +339,7 @@ func (s Spec) legs() []arrival.Leg {
 	return legs
 }
 
-func (s Spec) hasRequests() bool { return s.Request != nil || s.Requests != nil }
+func (s Spec) hasRequests() bool { return s.Request != nil || s.Requests != nil || s.Steps != nil }
 
 // expanded is the spec with the requests of its log, where it has none of its
 // own, and which of its requests comes when; nil where weights decide.
@@ -304,12 +387,35 @@ func (s Spec) isOK(status int) bool {
 	return false
 }
 
+// own are the stream's requests, or its session's, as they are written.
+func (s Spec) own() []Request {
+	switch {
+	case s.Request != nil:
+		return []Request{*s.Request}
+	case len(s.Steps) > 0:
+		var all []Request
+		for _, step := range s.Steps {
+			all = append(all, step.request())
+		}
+		return all
+	}
+	return s.Requests
+}
+
+// at is the path of request i in the spec.
+func (s Spec) at(i int) string {
+	switch {
+	case s.Request != nil:
+		return "request"
+	case len(s.Steps) > 0:
+		return "steps[" + strconv.Itoa(i) + "]"
+	}
+	return "requests[" + strconv.Itoa(i) + "]"
+}
+
 // filled is the stream's requests with everything the stream says for all of them.
 func (s Spec) filled() []Request {
-	requests := s.Requests
-	if s.Request != nil {
-		requests = []Request{*s.Request}
-	}
+	requests := s.own()
 	filled := make([]Request, len(requests))
 	for i, r := range requests {
 		if r.Method != "GET" && r.Method != "HEAD" {
@@ -328,6 +434,7 @@ func (s Spec) filled() []Request {
 			headers[name] = v
 		}
 		r.Headers = headers
+		r.Auth = cmp.Or(r.Auth, s.Auth)
 		if r.Timeout == nil {
 			t := s.TimeoutOrDefault()
 			r.Timeout = &t

@@ -259,8 +259,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 		if method, path := s.describe(seq); method != r.Method || path != r.RequestURI {
 			t.Errorf("request %d is described as %s %s, it is %s %s", seq, method, path, r.Method, r.RequestURI)
 		}
-		if (s.traceID(seq) == "") != (r.Method == "GET") {
-			t.Errorf("%s has trace id %q", r.Method, s.traceID(seq))
+		if (s.traceID(seq, 0) == "") != (r.Method == "GET") {
+			t.Errorf("%s has trace id %q", r.Method, s.traceID(seq, 0))
 		}
 	}
 	if len(seen) != 4 {

@@ -21,10 +21,23 @@ type stream struct {
 	weight   uint64          // of all kinds together
 	timeouts []time.Duration // the different ones
 	order    []uint32        // which kind comes when, and again; nil where weights decide
+	session  bool            // the kinds are steps
+	sources  []*source
+	slots    int  // captured values
+	watched  bool // somebody looks at answers, follows redirects, or is told the time
 }
 
-// kind is one compiled Request.
+// plain tells whether the stream's requests stand each for itself: appendRequest
+// makes them from their numbers alone, and of an answer only its status matters.
+// Whatever is not plain goes through a trip.
+func (s *stream) plain() bool {
+	unique := slices.ContainsFunc(s.sources, func(src *source) bool { return src.order == Unique })
+	return !s.session && !s.watched && !unique
+}
+
+// kind is one compiled Request, or SessionStep.
 type kind struct {
+	name    string // of a step
 	method  string
 	path    *tmpl
 	headers []header // in order of their names
@@ -34,6 +47,15 @@ type kind struct {
 	payload bool // a Content-Length is sent even for an empty body
 	timeout int  // index into stream.timeouts
 	weight  uint64
+
+	auth      *authorization
+	values    bool // path, headers or auth have values from files or answers: what they render to is looked at
+	redirects int
+	checks    []check
+	captures  []capture
+	keepBody  bool // a check or capture looks at it
+	status    bool // a check asks for a status
+	think     time.Duration
 }
 
 type header struct {
@@ -45,25 +67,25 @@ type header struct {
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	s, order := s.expanded()
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order}
-	single := s.Request != nil
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0}
+	in := st.scope(s)
+	readable := true // all templates
+	names := s.stepNames()
 	for i, r := range s.filled() {
-		at := "request"
-		own := s.Request
-		if !single {
-			at = "requests[" + strconv.Itoa(i) + "]"
-			own = &s.Requests[i]
-		}
+		at, own := s.at(i), s.own()[i]
 		k := kind{method: r.Method, weight: uint64(max(*r.Weight, 0)), payload: r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH"}
 		template := func(path, what, text string) *tmpl {
-			t, err := parseTemplate(text)
+			t, err := parseTemplateIn(text, in)
 			if err != nil {
 				report(path, "%s: %v", what, err)
+				readable = false
 				return new(tmpl)
 			}
+			st.watched = st.watched || t.clock
 			return t
 		}
 		k.path = template(at+".path", "path", r.Path)
+		k.values = k.path.values
 		bodyAt := at + ".body"
 		if own.Body == "" {
 			bodyAt = "body"
@@ -76,10 +98,23 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			}
 			k.host = k.host || strings.EqualFold(name, "Host")
 			k.trace = k.trace || strings.EqualFold(name, "traceparent")
-			k.headers = append(k.headers, header{name, template(headerAt, "header "+strconv.Quote(name), r.Headers[name])})
+			value := template(headerAt, "header "+strconv.Quote(name), r.Headers[name])
+			k.values = k.values || value.values
+			k.headers = append(k.headers, header{name, value})
 			if problem := checkHeader(name, r.Headers[name]); problem != "" {
 				report(headerAt, "header %q %s", name, problem)
 			}
+			if r.Auth != nil && strings.EqualFold(name, "Authorization") {
+				report(headerAt, "header %q and auth are given; a request has one of them", name)
+			}
+		}
+		if r.Auth != nil {
+			authAt := at + ".auth"
+			if own.Auth == nil {
+				authAt = "auth"
+			}
+			k.auth = compileAuth(*r.Auth, authAt, template, report)
+			k.values = k.values || k.auth.values()
 		}
 		if r.Body != "" && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
 			k.headers = append(k.headers, header{"Content-Type", &tmpl{ops: []op{{text: []byte(contentType(r.Body))}}}})
@@ -90,8 +125,27 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.timeout = len(st.timeouts)
 			st.timeouts = append(st.timeouts, *r.Timeout)
 		}
+		if r.Redirects != nil {
+			k.redirects = *r.Redirects
+		}
+		for n, c := range r.Check {
+			k.checks = append(k.checks, check{c, template(fmt.Sprintf("%s.check[%d]", at, n), "check", c.want)})
+			k.keepBody = k.keepBody || c.ofBody()
+			k.status = k.status || c.subject == "status"
+		}
+		if st.session {
+			k.name, k.think = names[i], s.Steps[i].Think
+			k.capture(s.Steps[i].Capture, in)
+			st.slots = len(in.slots)
+		}
+		st.watched = st.watched || len(k.checks) > 0 || k.redirects > 0
 		st.weight += k.weight
 		st.kinds = append(st.kinds, k)
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.sources)) {
+		if readable && !in.used[name] {
+			report("data."+name, "no template uses it: write {{.%s.COLUMN}} where a value belongs, or leave it out", name)
+		}
 	}
 	return st
 }
@@ -104,12 +158,12 @@ func contentType(body string) string {
 	return "text/plain; charset=utf-8"
 }
 
-// kind of request number seq.
+// kind of request number seq; of a session, its first step.
 func (s *stream) kind(seq uint64) *kind { return &s.kinds[s.pick(seq)] }
 
 // pick is the kind of request number seq, as an index into kinds.
 func (s *stream) pick(seq uint64) int {
-	if len(s.kinds) == 1 {
+	if len(s.kinds) == 1 || s.session {
 		return 0
 	}
 	if len(s.order) > 0 {
@@ -136,11 +190,22 @@ func (s *stream) appendRequest(dst, body []byte, seq uint64, host string) (reque
 
 // appendDrawn is appendRequest for who has memory for the draw as well.
 func (s *stream) appendDrawn(d *draw, dst, body []byte, seq uint64, host string) (request, usedBody []byte, err error) {
-	k := s.kind(seq)
 	*d = drawOf(s.seed, seq, forContent)
+	trace := drawOf(s.seed, seq, forTrace)
+	return s.kind(seq).append(dst, body, host, "", d, &trace)
+}
+
+// append renders a request of this kind. cookies are those of its session.
+func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (request, usedBody []byte, err error) {
 	dst = append(append(dst, k.method...), ' ')
+	at := len(dst)
 	if dst, err = k.path.append(dst, d); err != nil {
 		return dst, body, fmt.Errorf("rendering the path: %w", err)
+	}
+	if k.values {
+		if problem := quickPath(dst[at:]); problem != "" {
+			return dst, body, fmt.Errorf("the path %q %s", dst[at:], problem)
+		}
 	}
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	if !k.host {
@@ -149,15 +214,30 @@ func (s *stream) appendDrawn(d *draw, dst, body []byte, seq uint64, host string)
 	dst = append(dst, "User-Agent: chaosctl\r\n"...)
 	for _, h := range k.headers {
 		dst = append(append(dst, h.name...), ": "...)
+		at := len(dst)
 		if dst, err = h.value.append(dst, d); err != nil {
 			return dst, body, fmt.Errorf("rendering header %q: %w", h.name, err)
 		}
+		if k.values && bytes.ContainsFunc(dst[at:], isControl) {
+			return dst, body, fmt.Errorf("header %q would be %q: %s", h.name, dst[at:], hasControl)
+		}
+		if cookies != "" && strings.EqualFold(h.name, "Cookie") {
+			dst = append(append(dst, "; "...), cookies...)
+			cookies = ""
+		}
 		dst = append(dst, "\r\n"...)
+	}
+	if k.auth != nil {
+		if dst, body, err = k.auth.append(dst, body, d); err != nil {
+			return dst, body, err
+		}
+	}
+	if cookies != "" {
+		dst = append(append(append(dst, "Cookie: "...), cookies...), "\r\n"...)
 	}
 	if !k.trace {
 		dst = append(dst, "traceparent: 00-"...)
-		t := drawOf(s.seed, seq, forTrace)
-		dst = append(t.trace(dst), "-01\r\n"...)
+		dst = append(trace.trace(dst), "-01\r\n"...)
 	}
 	if body, err = k.body.append(body[:0], d); err != nil {
 		return dst, body, fmt.Errorf("rendering the body: %w", err)
@@ -168,10 +248,12 @@ func (s *stream) appendDrawn(d *draw, dst, body []byte, seq uint64, host string)
 	return append(append(dst, "\r\n"...), body...), body, nil
 }
 
-// describe is "POST /checkout": method and rendered path of a request.
+// describe is "POST /checkout": method and rendered path of a request that never
+// went out, or of a plain stream.
 func (s *stream) describe(seq uint64) (method, path string) {
 	k := s.kind(seq)
 	d := drawOf(s.seed, seq, forContent)
+	d.captured = make([]string, s.slots)
 	p, err := k.path.append(nil, &d)
 	if err != nil {
 		return k.method, ""
@@ -180,11 +262,15 @@ func (s *stream) describe(seq uint64) (method, path string) {
 }
 
 // traceID of a request, empty where the stream sets traceparent itself.
-func (s *stream) traceID(seq uint64) string {
-	if s.kind(seq).trace {
+func (s *stream) traceID(seq uint64, step int) string {
+	k := s.kind(seq)
+	if s.session {
+		k = &s.kinds[step]
+	}
+	if k.trace {
 		return ""
 	}
-	d := drawOf(s.seed, seq, forTrace)
+	d := drawOf(s.seed, seq, forTrace.ofStep(step))
 	id, _, _ := bytes.Cut(d.trace(nil), []byte("-"))
 	return string(id)
 }
@@ -198,8 +284,25 @@ func checkHeader(name, value string) string {
 		return "is set by chaosctl from the body"
 	case strings.EqualFold(name, "Upgrade"), strings.EqualFold(name, "Expect"):
 		return "is not supported: requests are sent in one piece and answered in HTTP/1.1"
-	case strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
-		return "has a line break or control character in its value"
+	case strings.ContainsFunc(value, isControl):
+		return hasControl
+	}
+	return ""
+}
+
+const hasControl = "has a line break or control character in its value"
+
+func isControl(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// quickPath is checkPath for values that come while requests are sent.
+func quickPath(path []byte) string {
+	if len(path) == 0 || path[0] != '/' {
+		return "must begin with /"
+	}
+	for _, c := range path {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return fmt.Sprintf("must not contain %q: write {{urlquery .NAME}} for a value that may be anything", rune(c))
+		}
 	}
 	return ""
 }

@@ -192,7 +192,7 @@ func (l *ledger) collect(c *collector) (passed time.Duration) {
 
 // add takes what a loop knows of a window, and empties it.
 func (c *collector) add(t *tally) {
-	w := c.window(t.window)
+	w := c.window(t.window, 0)
 	w.DueCount += t.count.due
 	w.Sent += t.count.sent
 	w.Queued += t.count.queued

@@ -36,6 +36,12 @@ func TestTemplateFunctions(t *testing.T) {
 		"{{seq}}":                         `^41$`,
 		`{{pick "a" "b"}}`:                `^[ab]$`,
 		`{{pick 1 2}}`:                    `^[12]$`,
+		`{{name}}`:                        `^\pL+ \pL+$`,
+		`{{email}}`:                       `^[a-z]+\.[a-z]+\.[0-9]{1,4}@example\.com$`,
+		`{{word}}`:                        `^[a-z]+$`,
+		`{{words 3}}`:                     `^[a-z]+ [a-z]+ [a-z]+$`,
+		`{{letters 8}}`:                   `^[a-z]{8}$`,
+		`{{now}} {{unix}} {{unixms}}`:     `^1970-01-01T00:00:00.000Z 0 0$`,
 		`a {{- user -}} b`:                `^au-[0-9]+b$`,
 		`{{$u := user}}{{$u}}{{$u}}`:      `^(u-[0-9]+)(u-[0-9]+)$`,
 		`{{if int 0 0}}x{{else}}y{{end}}`: `^y$`,
@@ -58,7 +64,7 @@ func TestTemplateMistakes(t *testing.T) {
 		line, column int
 		message      string
 	}{
-		{`{"user":"{{usr}}"}`, 1, 12, `no function "usr" (there are: user, product, amount, uuid, int, seq, pick)`},
+		{`{"user":"{{usr}}"}`, 1, 12, `no function "usr" (there are: user, product, amount, uuid, int, seq, pick, name, email,`},
 		{"{\n  \"ü\": \"{{usr}}\"\n}", 2, 11, `no function "usr"`},
 		{`{{if user}}a{{usr}}{{end}}`, 1, 15, `no function "usr"`},
 		{`{{user}} {{user`, 1, 10, "unclosed action"},
@@ -78,6 +84,7 @@ func TestTemplateMistakes(t *testing.T) {
 		{`x {{int 1}}`, 1, 5, "wrong number of args for int"},
 		{`x {{int "a" 2}}`, 1, 9, "expected integer"},
 		{`x {{user 1}}`, 1, 5, "wrong number of args for user"},
+		{`x {{words 0}}`, 1, 5, "from 1 to 10000"},
 		{`x {{pick}}`, 1, 5, "nothing to pick from"},
 		{strings.Repeat("x", maxTemplate+1), 1, 1, "at most 1048576"},
 	} {
@@ -96,7 +103,7 @@ func TestTemplateMistakes(t *testing.T) {
 // Compiled and executed, a template renders the same.
 func TestCompiledTemplatesAreTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		part := rapid.SampledFrom([]string{"{{user}}", "{{product}}", "{{amount}}", "{{uuid}}", "{{int 1 3}}", "{{int -9 9}}", "{{seq}}", `{{pick "a" "b" "c"}}`, "text ", "\n"})
+		part := rapid.SampledFrom([]string{"{{user}}", "{{product}}", "{{amount}}", "{{uuid}}", "{{int 1 3}}", "{{int -9 9}}", "{{seq}}", `{{pick "a" "b" "c"}}`, "{{name}}", "{{email}}", "{{words 3}}", "{{letters 5}}", "text ", "\n"})
 		text := strings.Join(rapid.SliceOfN(part, 0, 8).Draw(t, "parts"), "")
 		seed, seq := rapid.Uint64().Draw(t, "seed"), rapid.Uint64().Draw(t, "seq")
 		compiled := render(t, text, seed, seq)
@@ -146,4 +153,52 @@ func FuzzTemplate(f *testing.F) {
 			t.Fatalf("%q renders %q, %v and then %q, %v", text, a, errA, b, errB)
 		}
 	})
+}
+
+// Values of data files and of earlier answers, and what does not exist of them.
+func TestTemplateValues(t *testing.T) {
+	in := newScope()
+	in.sources["users"] = &source{name: "users", table: &table{columns: []string{"name", "e-mail"}, rows: [][]string{{`A "da"`, "a b@x"}}}}
+	in.slots["order"] = 0
+	for text, want := range map[string]string{
+		`{{.users.name}}`:                             `A "da"`,
+		`{{json .users.name}}`:                        `"A \"da\""`,
+		`{{.users.name | json}}`:                      `"A \"da\""`,
+		`{{column "users" "e-mail"}}`:                 `a b@x`,
+		`{{urlquery (column "users" "e-mail")}}`:      `a%20b%40x`,
+		`{{.order}}-{{urlquery .order}}`:              `o/1-o%2F1`,
+		`{{if .order}}{{.users.name}}{{end}}`:         `A "da"`,
+		`{{$o := .order}}{{$o}}{{$o}}{{.users.name}}`: `o/1o/1A "da"`,
+	} {
+		tm, err := parseTemplateIn(text, in)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		d := drawOf(1, 2, forContent)
+		d.captured = []string{"o/1"}
+		if got, err := tm.append(nil, &d); string(got) != want || err != nil || !tm.values {
+			t.Errorf("%s renders %q, %v; want %q", text, got, err, want)
+		}
+	}
+	for _, c := range []struct {
+		text    string
+		column  int
+		message string
+	}{
+		{`a {{.user.name}}`, 5, `nothing is called "user" here (there are: order, users)`},
+		{`a {{.users.nam}}`, 11, `data "users" has no column "nam" (columns: name, e-mail)`},
+		{`a {{.users}}`, 5, `write {{.users.COLUMN}} (columns: name, e-mail)`},
+		{`a {{.users.name.first}}`, 5, `is a column of the file`},
+		{`a {{.order.id}}`, 5, `order is a captured value and has no parts`},
+		{`a {{column "users" "mail"}}`, 5, `has no column "mail"`},
+		{`a {{column "users"}}`, 5, `write {{column "DATA" "COLUMN"}}`},
+		{`a {{int 1 .order}}`, 11, `expected int; got string`},
+	} {
+		_, err := parseTemplateIn(c.text, in)
+		var e *templateError
+		if !errors.As(err, &e) || e.column != c.column || !strings.Contains(e.message, c.message) {
+			t.Errorf("%s: %v; want column %d: %s", c.text, err, c.column, c.message)
+		}
+	}
 }

@@ -213,7 +213,7 @@ func (m *markdown) load(r Report) {
 	}
 	m.section("Load and latency", false)
 	m.head(1, "load", "due", "sent", "ok", "failed", "queued", "dropped", "late", "p50", "p90", "p95", "p99", "p99.9", "max")
-	for _, l := range r.Result.Load {
+	for _, l := range withSteps(r.Result.Load) {
 		cells := []string{md(l.Name)}
 		for _, n := range []int{l.Due, l.Sent, l.OK, l.Failed, l.Queued, l.Dropped, l.Late} {
 			cells = append(cells, chart.Count(n))
@@ -226,6 +226,12 @@ func (m *markdown) load(r Report) {
 			cells = append(cells, text)
 		}
 		m.row(cells...)
+	}
+	for _, l := range r.Result.Load {
+		if l.Sessions != nil {
+			m.line("")
+			m.line("%s: %s", md(l.Name), md(sessionWords(*l.Sessions)))
+		}
 	}
 	for _, rec := range r.Result.Recovery {
 		m.line("")

@@ -433,11 +433,11 @@ func (t *text) load(all []verdict.LoadResult) {
 		return
 	}
 	nameW := 8
-	for _, l := range all {
+	for _, l := range withSteps(all) {
 		nameW = max(nameW, min(columns(clean(l.Name))+2, 18))
 	}
 	var requests, latency [][]string
-	for _, l := range all {
+	for _, l := range withSteps(all) {
 		name := "  " + short(l.Name, nameW-2)
 		row := []string{name}
 		for _, n := range []int{l.Due, l.Sent, l.OK, l.Failed, l.Queued, l.Dropped, l.Late} {
@@ -456,6 +456,33 @@ func (t *text) load(all []verdict.LoadResult) {
 	t.WriteString("\n")
 	t.table([]string{"LOAD", "due", "sent", "ok", "failed", "queued", "dropped", "late"}, requests, nameW)
 	t.table([]string{"  latency", "p50", "p90", "p95", "p99", "p99.9", "max"}, latency, nameW)
+	for _, l := range all {
+		if l.Sessions != nil {
+			t.item("  "+clean(l.Name)+": ", "", sessionWords(*l.Sessions))
+		}
+	}
+}
+
+// withSteps lists each stream and, below it, the steps of its sessions.
+func withSteps(all []verdict.LoadResult) []verdict.LoadResult {
+	var lines []verdict.LoadResult
+	for _, l := range all {
+		lines = append(lines, l)
+		for _, step := range l.Steps {
+			step.Name = "- " + step.Name
+			lines = append(lines, step)
+		}
+	}
+	return lines
+}
+
+// sessionWords is what came of the sessions of a stream.
+func sessionWords(s verdict.SessionResult) string {
+	words := fmt.Sprintf("%s sessions completed, %s failed, %s cut off by the end", chart.Count(s.Completed), chart.Count(s.Failed), chart.Count(s.Cut))
+	if s.Completed > 0 {
+		words += fmt.Sprintf("; a whole one took p50 %s, p95 %s, max %s", chart.Seconds(s.P50S), chart.Seconds(s.P95S), chart.Seconds(s.MaxS))
+	}
+	return words
 }
 
 // table writes a name and numbers in columns; where they do not fit, the numbers

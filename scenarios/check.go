@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"regexp"
 	"slices"
@@ -16,16 +17,19 @@ import (
 )
 
 // check reports everything that decoding cannot see: first what each part says
-// of itself, then what the parts say of one another. No check stops another.
-func check(doc *strict.Document, f *file) {
+// of itself, then what the parts say of one another. No check stops another. files
+// is where the load's data files are.
+func check(doc *strict.Document, f *file, files fs.FS) {
 	c := checker{doc: doc, file: f, breakers: map[string]string{}, told: map[string]bool{}}
 	c.names()
 	c.phases()
 	c.topology()
 	c.edges("target.patterns", f.Target.Patterns)
 	f.Target.Check(c.under("target"))
-	for _, l := range f.Load {
+	for i := range f.Load {
+		l := &f.Load[i]
 		at := "load." + l.Name
+		l.ReadData(files, c.under(at))
 		l.Check(c.under(at))
 		c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To)
 	}

@@ -3,8 +3,10 @@ package scenarios
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -25,14 +27,18 @@ type Problems = strict.Problems
 type Problem = strict.Problem
 
 // Parse reads the bytes of a scenario file; the name is for messages. Its error
-// is of type Problems: all mistakes at once.
-func Parse(name string, src []byte) (*Scenario, error) {
+// is of type Problems: all mistakes at once. A scenario whose load uses data files
+// needs ParseIn.
+func Parse(name string, src []byte) (*Scenario, error) { return ParseIn(nil, name, src) }
+
+// ParseIn is Parse for a scenario whose data files are in files.
+func ParseIn(files fs.FS, name string, src []byte) (*Scenario, error) {
 	doc := strict.Parse(name, src)
 	doc.Unavailable = unavailable
 	var f file
 	doc.Decode(&f)
 	if doc.Readable() {
-		check(doc, &f)
+		check(doc, &f, files)
 	}
 	if err := doc.Err(); err != nil {
 		return nil, err
@@ -40,7 +46,7 @@ func Parse(name string, src []byte) (*Scenario, error) {
 	return f.scenario(name), nil
 }
 
-// Load reads a scenario file.
+// Load reads a scenario file, and the data files that it names.
 func Load(path string) (*Scenario, error) {
 	s, _, err := load(path)
 	return s, err
@@ -57,8 +63,32 @@ func load(path string) (*Scenario, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading a scenario: %w", err)
 	}
-	s, err := Parse(path, src)
+	s, err := ParseIn(Folder(filepath.Dir(path)), path, src)
 	return s, src, err
+}
+
+// Folder is what is in a folder and below: no path and no link leads out of it
+// (os.Root). It opens the folder only when something in it is asked for.
+func Folder(dir string) fs.StatFS { return folder(dir) }
+
+type folder string
+
+func (dir folder) Open(name string) (fs.File, error) {
+	root, err := os.OpenRoot(string(dir))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.FS().Open(name)
+}
+
+func (dir folder) Stat(name string) (fs.FileInfo, error) {
+	root, err := os.OpenRoot(string(dir))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.Stat(name)
 }
 
 // file is a scenario file as it is written: DESIGN's keys, one field each, from

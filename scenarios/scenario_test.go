@@ -73,7 +73,7 @@ func TestLibrary(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	s, err := Parse("everything.yaml", []byte(everything))
+	s, err := ParseIn(files, "everything.yaml", []byte(everything))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestParse(t *testing.T) {
 	for _, f := range s.Faults {
 		faults = append(faults, f.Name)
 	}
-	if got := strings.Join(loads, " "); got != "shoppers ramping staged users" {
+	if got := strings.Join(loads, " "); got != "shoppers ramping staged users journeys" {
 		t.Errorf("loads in the order of the file: %s", got)
 	}
 	if got := strings.Join(faults, " "); got != "slow wrong cut silent away narrow tail open crumbs lossy split crash frozen anew" {

@@ -106,25 +106,25 @@ func finish(t reflect.Type, s *jsonschema.Schema) {
 
 // required are the keys that a part's own Check asks for.
 var required = map[reflect.Type][]string{
-	reflect.TypeFor[loadgen.Spec]():     {"to"},
-	reflect.TypeFor[loadgen.Request]():  {"method", "path"},
-	reflect.TypeFor[loadgen.Ramp]():     {"over"},
-	reflect.TypeFor[loadgen.Stage]():    {"for"},
-	reflect.TypeFor[loadgen.Step]():     {"by", "every", "to"},
-	reflect.TypeFor[loadgen.Spike]():    {"peak", "for"},
-	reflect.TypeFor[loadgen.Sine]():     {"mean", "amplitude", "period"},
-	reflect.TypeFor[loadgen.Replay]():   {"file"},
-	reflect.TypeFor[faults.Latency]():   {"delay"},
-	reflect.TypeFor[faults.Bandwidth](): {"rate"},
-	reflect.TypeFor[faults.Partition](): {"from", "to"},
-
-	reflect.TypeFor[faults.Pulse]():       {"on", "off"},
-	reflect.TypeFor[faults.SlowConnect](): {"delay"},
-	reflect.TypeFor[faults.SlowClose]():   {"delay"},
-	reflect.TypeFor[faults.Slice]():       {"average"},
-	reflect.TypeFor[faults.Loss]():        {"percent"},
-	reflect.TypeFor[faults.Corrupt]():     {"percent"},
-	reflect.TypeFor[faults.Limit]():       {"bytes"},
+	reflect.TypeFor[loadgen.Spec]():        {"to"},
+	reflect.TypeFor[loadgen.Request]():     {"method", "path"},
+	reflect.TypeFor[loadgen.SessionStep](): {"method", "path"},
+	reflect.TypeFor[loadgen.Ramp]():        {"over"},
+	reflect.TypeFor[loadgen.Stage]():       {"for"},
+	reflect.TypeFor[faults.Latency]():      {"delay"},
+	reflect.TypeFor[faults.Bandwidth]():    {"rate"},
+	reflect.TypeFor[faults.Partition]():    {"from", "to"},
+	reflect.TypeFor[loadgen.Step]():        {"by", "every", "to"},
+	reflect.TypeFor[loadgen.Spike]():       {"peak", "for"},
+	reflect.TypeFor[loadgen.Sine]():        {"mean", "amplitude", "period"},
+	reflect.TypeFor[loadgen.Replay]():      {"file"},
+	reflect.TypeFor[faults.Pulse]():        {"on", "off"},
+	reflect.TypeFor[faults.SlowConnect]():  {"delay"},
+	reflect.TypeFor[faults.SlowClose]():    {"delay"},
+	reflect.TypeFor[faults.Slice]():        {"average"},
+	reflect.TypeFor[faults.Loss]():         {"percent"},
+	reflect.TypeFor[faults.Corrupt]():      {"percent"},
+	reflect.TypeFor[faults.Limit]():        {"bytes"},
 }
 
 // namedTypes are the lists that files write as mappings.
@@ -185,6 +185,14 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[loadgen.Order]():   {pattern: `^(mixed|listed)$`, examples: []any{"mixed", "listed"}},
 	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$`, numbers: true,
 		examples: []any{"2xx", 402, "200-399"}},
+	reflect.TypeFor[loadgen.RowOrder](): {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},
+	reflect.TypeFor[loadgen.JSONPath](): {pattern: `^\$`, examples: []any{"$.order", "$.items[0].id"}},
+	reflect.TypeFor[loadgen.Pattern]():  {examples: []any{`id=(\d+)`}},
+	reflect.TypeFor[loadgen.Check](): {
+		pattern:     `^\s*(status|latency|body|json|header)\b`,
+		description: "A check: status == 201, latency < 200ms, body contains \"text\", json $.status == \"done\", header Location exists.",
+		examples:    []any{"status == 201", "latency < 200ms", `body contains "completed"`, `json $.status == "completed"`, "header Location exists"},
+	},
 	reflect.TypeFor[faults.Percent]():  {pattern: `^\s*[0-9.]+\s*%?\s*$`, numbers: true, examples: []any{50, "0.5%"}},
 	reflect.TypeFor[faults.Pick]():     {pattern: `^\s*([0-9]+|[0-9.]+\s*%|all)\s*$`, numbers: true, examples: []any{1, "50%", "all"}},
 	reflect.TypeFor[faults.Bytes]():    {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*$`, numbers: true, examples: []any{"0 B", "64KB", "64KiB"}},
@@ -201,6 +209,7 @@ var textForms = map[reflect.Type]form{
 // shortForms are the structs that may be written as text.
 var shortForms = map[reflect.Type]form{
 	reflect.TypeFor[loadgen.Request]():      {pattern: `^\s*\S+\s+/.*$`, examples: []any{"POST /checkout"}},
+	reflect.TypeFor[loadgen.SessionStep]():  {pattern: `^\s*\S+\s+/.*$`, examples: []any{"GET /orders/{{.order}}"}},
 	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp)\s*$`, examples: []any{"GET /healthz", "tcp"}},
 	reflect.TypeFor[pattern.Spec]():         {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.RetrySpec]():    {pattern: modes, examples: []any{"off", "textbook", "hardened"}},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/goccy/go-yaml"
 	validator "github.com/santhosh-tekuri/jsonschema/v6"
@@ -92,7 +93,31 @@ load:
     connections: 100
   ramping: { to: gateway, request: GET /products/p-1, ramp: { from: 1/s, to: 60/m, over: 5s } }
   staged: { to: gateway, request: GET /products/p-1, stages: [{ rate: 1/s, for: 5s }, { to: 3/s, for: 5s }] }
-  users: { to: gateway, request: { method: GET, path: /products/p-1 }, users: 3, think: 1s }
+  users: { to: gateway, request: { method: GET, path: /products/p-1, redirects: 5, check: [status == 200], auth: { bearer: x } }, users: 3, think: 1s }
+  journeys:
+    to: gateway
+    rate: 1/s
+    data:
+      people: { file: people.csv, order: random }
+    auth: { basic: { user: "{{.people.name}}", password: y } }
+    steps:
+      - GET /products/p-1
+      - name: buy
+        method: POST
+        path: /checkout
+        body: "{{json .people.name}}"
+        headers: { A: b }
+        timeout: 2s
+        redirects: 1
+        think: 100ms
+        auth: { bearer: x }
+        check: [status == 201, latency < 1s, 'json $.status == "completed"', header Location exists, 'body contains "x"']
+        capture:
+          order: { json: $.order }
+          to: { header: Location }
+          total: { regexp: '"total":"([0-9.]+)"' }
+          sid: { cookie: sid }
+      - { method: GET, path: "/orders/{{.order}}" }
 phases: { warmup: 1s, before: 10s, during: 30s, after: 10s }
 faults:
   slow: { target: orders -> payments, latency: { delay: 1s, jitter: 10ms, distribution: uniform, percent: 50, direction: request }, at: 1s, for: 5s }
@@ -124,6 +149,9 @@ control: { patterns: { orders -> payments: off }, must_fail: [shoppers during ok
 confidence: 95%
 timescale: 0.5
 `
+
+// files are what they read.
+var files = fstest.MapFS{"people.csv": &fstest.MapFile{Data: []byte("name\nada\nbob\n")}}
 
 const ownServices = `
 scenario: own
@@ -162,7 +190,7 @@ func walk(v any, path string, visit func(m map[string]any, path string)) {
 func open(path string) bool {
 	parts := strings.Split(path, "/")
 	switch parts[len(parts)-1] {
-	case "load", "faults", "hypothesis", "breakers", "patterns", "headers", "env", "services":
+	case "load", "faults", "hypothesis", "breakers", "patterns", "headers", "env", "services", "data", "capture":
 		return true
 	}
 	return false
@@ -178,7 +206,7 @@ func TestSchemaAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, decoder = Parse("x.yaml", b)
+		_, decoder = ParseIn(files, "x.yaml", b)
 		again, err := validator.UnmarshalJSON(bytes.NewReader(b))
 		if err != nil {
 			t.Fatal(err)
@@ -236,6 +264,12 @@ func TestSchemaRefuses(t *testing.T) {
 		{"before: 1s", "before: 1s, later: 2s"},
 		{"rate: 1/s", "rate: 1"},
 		{"request: GET /", "request: GET"},
+		{"request: GET /", "steps: [GET]"},
+		{"request: GET /", "steps: [{ method: GET, path: /, weight: 3 }]"},
+		{"request: GET /", "steps: [{ method: GET, path: /, check: [fine] }]"},
+		{"request: GET /", "steps: [{ method: GET, path: /, capture: { a: { json: order } } }]"},
+		{"request: GET /", "steps: [{ method: GET, path: /, auth: { basic: { user: x } } }]"},
+		{"request: GET /", "request: GET /, data: { a: { file: a.csv, order: shuffled } }"},
 		{"{ system: shop }", "[shop]"},
 		{"{ system: shop }", "{ system: shop, patterns: { orders: off } }"},
 		{"{ system: shop }", "{ system: shop, patterns: { a -> b: false } }"},

@@ -17,10 +17,11 @@ var later = []struct {
 	{[]string{"faults", "*", "disk"}, ""},
 	{[]string{"faults", "*", "dns"}, ""},
 	{[]string{"faults", "*", "clock"}, ""},
-	{[]string{"load", "*", "data"}, "body templates make data: {{user}}, {{product}}, {{uuid}} …"},
-	{[]string{"load", "*", "requests", "*", "capture"}, ""},
-	{[]string{"load", "*", "requests", "*", "captures"}, ""},
+	{[]string{"load", "*", "request", "capture"}, captureInSteps},
+	{[]string{"load", "*", "requests", "*", "capture"}, captureInSteps},
 }
+
+const captureInSteps = "values are captured by the steps of a session: write steps instead of requests"
 
 // unavailable is what to say about a key that no struct has; empty if it is simply unknown.
 func unavailable(path []string) string {

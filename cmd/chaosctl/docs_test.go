@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/spf13/cobra"
 
@@ -158,9 +159,14 @@ func TestReadme(t *testing.T) {
 			t.Errorf("README: chaosctl %s: exit code %d\n%s", m[1], got, stderr.String())
 		}
 	}
-	for _, doc := range []string{"README.md", "docs/scenario.md"} {
+	for _, doc := range []string{"README.md", "docs/scenario.md", "docs/load-requests.md"} {
+		// A document shows its scenarios' data files, too: "`users.csv`:" and the text.
+		files := fstest.MapFS{}
+		for _, m := range regexp.MustCompile("(?s)`([a-z.]+)`:\n\n```(?:csv|json)\n(.*?)```").FindAllStringSubmatch(readDoc(t, doc), -1) {
+			files[m[1]] = &fstest.MapFile{Data: []byte(m[2])}
+		}
 		for i, m := range regexp.MustCompile("(?s)```yaml\n(scenario:.*?)```").FindAllStringSubmatch(readDoc(t, doc), -1) {
-			if _, err := scenarios.Parse(fmt.Sprintf("%s, scenario %d", doc, i+1), []byte(m[1])); err != nil {
+			if _, err := scenarios.ParseIn(files, fmt.Sprintf("%s, scenario %d", doc, i+1), []byte(m[1])); err != nil {
 				t.Error(err)
 			}
 		}

@@ -98,7 +98,7 @@ seen, and exits 4.`,
 	fl.StringVar(&f.rate, "rate", defaultLoadRate, "open model: requests due per time, like 500/s, 30/m, or 500 (per second)")
 	fl.IntVar(&f.users, "users", 0, "closed model: so many users, each waiting for the answer before the next request")
 	fl.DurationVar(&f.think, "think", 0, "the users' pause between an answer and the next request")
-	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due")
+	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due (default of a replay: all of it)")
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of a request, since it was due")
@@ -165,6 +165,7 @@ type loadPlan struct {
 	requests   uint64        // 0: no limit
 	objectives []expect.Clause
 	confidence float64
+	perSecond  bool // the seconds are kept apart, for a file
 	warnings   []string
 }
 
@@ -246,7 +247,8 @@ func writeJSON(w io.Writer, v any) error {
 // planLoad makes a plan of the command line; all that can be wrong with it is
 // found here, before anything is sent.
 func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string) bool) (*loadPlan, error) {
-	p := &loadPlan{seed: f.seed, warmup: f.warmup, duration: f.duration, requests: f.requests}
+	p := &loadPlan{seed: f.seed, warmup: f.warmup, duration: f.duration, requests: f.requests,
+		perSecond: f.csv != "" || f.hdr != ""}
 	var err error
 	if p.spec, p.target, err = readLoad(arg); err != nil {
 		return nil, usage(err, "")
@@ -264,11 +266,8 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 		}
 		p.objectives = append(p.objectives, c)
 	}
-	if f.requests > 0 && !changed("duration") {
-		p.duration = endless
-	}
-	if p.duration <= 0 {
-		return nil, usage(fmt.Errorf("--duration %s: it must be above 0s", p.duration), "")
+	if f.duration <= 0 {
+		return nil, usage(fmt.Errorf("--duration %s: it must be above 0s", f.duration), "")
 	}
 	if p.warmup < 0 {
 		return nil, usage(fmt.Errorf("--warmup %s: it must not be negative", p.warmup), "")
@@ -280,6 +279,9 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	})
 	if len(problems) > 0 {
 		return nil, usage(errors.Join(problems...), "")
+	}
+	if !changed("duration") {
+		p.duration = p.naturalLength()
 	}
 	if err := p.engine.UnmarshalText([]byte(f.engine)); err != nil {
 		return nil, usage(fmt.Errorf("--engine: %w", err), "")
@@ -294,10 +296,25 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	return p, p.target.lookup(ctx)
 }
 
+// naturalLength is how long a load takes where nobody says: a number of requests
+// as long as they take, a trace to its end.
+func (p *loadPlan) naturalLength() time.Duration {
+	process, _ := p.spec.Arrivals(p.seed)
+	trace, replayed := process.(arrival.Trace)
+	switch {
+	case p.requests > 0:
+		return endless
+	case replayed && trace.Len() > 0:
+		last, _ := trace.Due(uint64(trace.Len() - 1))
+		return last.Truncate(windowLength) + windowLength
+	}
+	return defaultLoadDuration
+}
+
 // applyFlags puts what the flags say over what the file says.
 func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	s := &p.spec
-	fromFile := s.Model() == "closed" || s.Paced()
+	fromFile := s.Paced()
 	if changed("rate") || changed("users") || !fromFile {
 		if fromFile {
 			return errors.New("the file says how much load there is: leave out --rate and --users, or its rate")
@@ -507,7 +524,7 @@ func (p *loadPlan) config() loadgen.Config {
 		Resolve: func() string { return p.target.address },
 	}
 	if p.target.scheme == "https" {
-		c.Dial, c.RealTime = p.target.dialTLS(), true
+		c.Dial, c.RealTime, c.Secure = p.target.dialTLS(), true, true
 	}
 	return c
 }

@@ -53,7 +53,7 @@ func newLoadLive(w io.Writer, p *loadPlan, quiet bool) *loadLive {
 		return l
 	}
 	l.ticks.Go(func() {
-		l.every(max(time.Second, min(l.total/10, 10*time.Second)), func() { fmt.Fprintf(w, "%7s  %s\n", l.elapsed(), l.numbers()) })
+		l.every(max(time.Second, min(l.total/10, 10*time.Second)), func() { fmt.Fprintf(w, "%12s  %s\n", l.elapsed(), l.numbers()) })
 	})
 	return l
 }
@@ -107,7 +107,11 @@ func (l *loadLive) window(w loadgen.Window) {
 }
 
 func (l *loadLive) elapsed() string {
-	return fmt.Sprintf("%.0fs", time.Since(l.began).Seconds())
+	text := fmt.Sprintf("%.0fs", time.Since(l.began).Seconds())
+	if l.plan.duration != endless {
+		text += " of " + l.total.String()
+	}
+	return text
 }
 
 // numbers are rate, p99 and errors of the last seconds, and the errors so far.

@@ -28,7 +28,7 @@ type loadOutcome struct {
 	warmup  time.Duration
 	judged  bool // the windows are kept, for the verdict
 
-	seconds map[int64]*loadCounts // by due time; includes the warm-up
+	seconds map[int64]*loadCounts // by due time, warm-up included; nil where nobody wants them
 }
 
 // loadCounts is a sum of windows.
@@ -67,19 +67,24 @@ func (c *loadCounts) add(w loadgen.Window) {
 }
 
 func newLoadOutcome(p *loadPlan) *loadOutcome {
-	return &loadOutcome{
-		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup,
-		judged: len(p.objectives) > 0, seconds: map[int64]*loadCounts{},
+	o := &loadOutcome{
+		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup, judged: len(p.objectives) > 0,
 	}
+	if p.perSecond {
+		o.seconds = map[int64]*loadCounts{}
+	}
+	return o
 }
 
 func (o *loadOutcome) add(w loadgen.Window) {
 	o.last = max(o.last, w.Due+windowLength)
-	second := int64(w.Due / time.Second)
-	if o.seconds[second] == nil {
-		o.seconds[second] = newLoadCounts()
+	if o.seconds != nil {
+		second := int64(w.Due / time.Second)
+		if o.seconds[second] == nil {
+			o.seconds[second] = newLoadCounts()
+		}
+		o.seconds[second].add(w)
 	}
-	o.seconds[second].add(w)
 	if w.Due >= o.warmup {
 		o.total.add(w)
 	}
@@ -194,6 +199,9 @@ func quantilesOf(h *hdr.Histogram) *loadQuantiles {
 	return &loadQuantiles{q(0.5), q(0.9), q(0.95), q(0.99), q(0.999), q(1)}
 }
 
+// fewConnects is too few requests to say anything of keep-alive.
+const fewConnects = 100
+
 // Late requests beyond both make the generator saturated, as in a run's verdict.
 const (
 	saturatedShare = 0.01
@@ -233,6 +241,9 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		r.Warnings = append(r.Warnings, j.Warnings...)
 	} else if c.saturated() {
 		r.Warnings = append(r.Warnings, saturatedText(c))
+	}
+	if c.sent >= fewConnects && c.connects > c.sent/2 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("connections are hardly ever used twice (%s for %s requests): the server closes them, and most of what was measured is their making", chart.Count(c.connects), chart.Count(c.sent)))
 	}
 	switch {
 	case c.due == 0:

@@ -23,6 +23,8 @@ import (
 	vegeta "github.com/tsenart/vegeta/v12/lib"
 
 	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/loadgen/arrival"
+	"github.com/chaosctl/chaosctl/scenarios"
 	"github.com/chaosctl/chaosctl/scenarios/strict"
 )
 
@@ -104,6 +106,7 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 	doc := strict.Parse(name, src)
 	var s loadgen.Spec
 	doc.Decode(&s)
+	s.ReadData(scenarios.Folder(filepath.Dir(name)), func(path, format string, args ...any) { doc.Report(path, "", format, args...) })
 	if err := doc.Err(); err != nil {
 		return s, loadTarget{}, err
 	}
@@ -116,6 +119,17 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 		return s, loadTarget{}, fmt.Errorf("%s: to: %w", name, err)
 	case a.path != "/":
 		return s, loadTarget{}, fmt.Errorf("%s: to: %q is in the way; the path stands in the request", name, a.path)
+	}
+	// What is wrong in the file is told with its place in it; a rate may still
+	// come from the command line.
+	checked := a.spec(s)
+	if !checked.Paced() {
+		one := arrival.Rate(1)
+		checked.Rate = &one
+	}
+	checked.Check(func(path, format string, args ...any) { doc.Report(path, "", format, args...) })
+	if err := doc.Err(); err != nil {
+		return s, loadTarget{}, err
 	}
 	s.Headers = merged(a.headers(), s.Headers)
 	return a.spec(s), a.target(), nil

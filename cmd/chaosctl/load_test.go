@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -243,13 +245,95 @@ func TestLoadResult(t *testing.T) {
 	if r := p.result(outcome(1)); r.Verdict != "inconclusive" || r.exitCode() != exitInconclusive {
 		t.Errorf("10 %% late: verdict %s %v", r.Verdict, r.Reasons)
 	}
+	var text strings.Builder
+	o := outcome(0)
+	for range 100 { // a generator with a lag of its own shows it
+		o.total.service.Record(10 * time.Millisecond)
+		o.total.lag.Record(3 * time.Millisecond)
+	}
+	if err := (loadText{w: &text, width: 80}).result(p, o, p.result(o)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"requests   200 due, 200 sent, 180 ok, 20 failed\n", "rate       100/s sent of 100/s asked, 90/s ok, for 2.00 s\n",
+		"latency    service        lag\n", "p95            20.0 ms    10.0 ms    3.00 ms\n", "answers    200               180\n           503                20\n",
+		"pass         ok >= 50%: 90% good, bounds ", "\nPASS  The one claim holds",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the text lacks %q:\n%s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), "\x1b") || strings.Contains(text.String(), "queued") {
+		t.Errorf("colours without a terminal, or counts that are 0:\n%s", text.String())
+	}
+
 	p.objectives = nil
 	if r := p.result(outcome(1)); r.exitCode() != exitPass || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "generator saturated") {
 		t.Errorf("10 %% late, no objective: exit %d, warnings %v", r.exitCode(), r.Warnings)
 	}
-	o := outcome(0)
+	o = outcome(0)
+	o.total.connects = 150
+	if r := p.result(o); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "hardly ever used twice") {
+		t.Errorf("no keep-alive: %v", r.Warnings)
+	}
+	o = outcome(0)
 	o.status = "interrupted"
 	if r := p.result(o); r.exitCode() != exitAborted {
 		t.Errorf("interrupted: exit %d", r.exitCode())
 	}
+}
+
+// TestLoadDoc: the commands of docs/load.md parse, and its streams are valid.
+func TestLoadDoc(t *testing.T) {
+	text := readDoc(t, "docs/load.md")
+	commands := regexp.MustCompile("(?m)(?:^    |`)chaosctl (load [^`\n]*)").FindAllStringSubmatch(text, -1)
+	if len(commands) < 12 {
+		t.Fatalf("only %d commands found", len(commands))
+	}
+	for _, m := range commands {
+		args, err := shlex(m[1])
+		if err != nil {
+			t.Errorf("%s: %v", m[1], err)
+			continue
+		}
+		cmd, rest, err := newRoot().Find(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(cmd.ParseFlags(rest), cmd.ValidateArgs(cmd.Flags().Args()), checkConflicts(cmd.Flags().Changed)); err != nil {
+			t.Errorf("chaosctl %s: %v", m[1], err)
+		}
+	}
+	stream := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)
+	s, _, err := readStream("docs/load.md", []byte(stream[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Check(func(path, format string, args ...any) { t.Errorf("%s: %s", path, fmt.Sprintf(format, args...)) })
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:rate|ramp|stages|step|spike|sine): [^`]*)`").FindAllStringSubmatch(text, -1) {
+		s, _, err := readStream("docs/load.md", []byte("to: http://h\nrequest: GET /\n"+m[1]+"\n"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		s.Check(func(path, format string, args ...any) {
+			t.Errorf("%s: %s: %s", m[1], path, fmt.Sprintf(format, args...))
+		})
+	}
+}
+
+// shlex splits a command line at spaces outside single quotes.
+func shlex(line string) (args []string, err error) {
+	parts := strings.Split(line, "'")
+	if len(parts)%2 == 0 {
+		return nil, errors.New("an odd number of quotes")
+	}
+	for i, part := range parts {
+		if i%2 == 1 {
+			args = append(args, part)
+		} else {
+			args = append(args, strings.Fields(part)...)
+		}
+	}
+	return args, nil
 }

@@ -34,7 +34,7 @@ func (t loadText) result(p *loadPlan, o *loadOutcome, r loadResult) error {
 		fmt.Fprintf(&b, "\n%s %s\n", t.paint(yellow, "warning:"), w)
 	}
 	if r.Status == "interrupted" {
-		fmt.Fprintf(&b, "\ninterrupted after %s; %s of what was due was cut off\n", chart.Seconds(r.TookS), chart.Count(r.Canceled))
+		fmt.Fprintf(&b, "\ninterrupted after %s; %s requests in flight were cut off\n", chart.Seconds(r.TookS), chart.Count(r.Canceled))
 	}
 	t.verdict(&b, r)
 	_, err := io.WriteString(t.w, b.String())

@@ -80,8 +80,12 @@ type Phase struct {
 // Sent + not yet sent = Due; OK + Failed = finished; Dropped are Failed that
 // were never sent. Queued waited for a free connection; Late were sent more than
 // 10 ms after they were due although a connection was free.
+//
+// A stream of sessions has windows per step, and windows without a step that hold
+// no requests but say what came of the sessions due in them.
 type Window struct {
 	Load    string `json:"load"`
+	Step    string `json:"step,omitempty"`
 	DueS    Secs   `json:"due_s"`
 	Due     int    `json:"due,omitempty"`
 	Sent    int    `json:"sent,omitempty"`
@@ -95,14 +99,27 @@ type Window struct {
 	OKLatency     string `json:"ok_latency,omitempty"`
 	FailedLatency string `json:"failed_latency,omitempty"`
 	// Outcomes counts the finished by status code ("200") or by error class:
-	// timeout, refused, reset, dropped, protocol, canceled, other.
+	// timeout, refused, reset, dropped, protocol, canceled, check, capture, data,
+	// redirect, other.
 	Outcomes map[string]int `json:"outcomes,omitempty"`
+	Sessions *Sessions      `json:"sessions,omitempty"`
+}
+
+// Sessions is what came of the sessions due in a window: all steps went well, one
+// failed, or the run ended first. Duration is a histogram (µs) of the completed,
+// from the first step's due time to the last step's end.
+type Sessions struct {
+	Completed int    `json:"completed,omitempty"`
+	Failed    int    `json:"failed,omitempty"`
+	Cut       int    `json:"cut,omitempty"`
+	Duration  string `json:"duration,omitempty"`
 }
 
 // Sample is an exemplar: one slow or failed request.
 type Sample struct {
 	Load    string `json:"load"`
-	Seq     uint64 `json:"seq"` // number of the request in its stream, from 0
+	Step    string `json:"step,omitempty"` // of a session
+	Seq     uint64 `json:"seq"`            // number of the request in its stream, from 0
 	DueS    Secs   `json:"due_s"`
 	Latency Secs   `json:"latency_s"`
 	Outcome string `json:"outcome"`

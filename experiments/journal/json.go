@@ -97,6 +97,11 @@ func (e Event) check() error {
 		if err := negative("window", w.Due, w.Sent, w.OK, w.Failed, w.Queued, w.Dropped, w.Late); err != nil {
 			return err
 		}
+		if s := w.Sessions; s != nil {
+			if err := negative("window sessions", s.Completed, s.Failed, s.Cut); err != nil {
+				return err
+			}
+		}
 		for _, n := range w.Outcomes {
 			if err := negative("window outcomes", n); err != nil {
 				return err

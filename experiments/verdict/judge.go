@@ -267,14 +267,31 @@ func (r *record) judgeInvariant(name string) InvariantResult {
 
 // total sums up one stream over the whole run.
 func (r *record) total(l Load) LoadResult {
-	out := LoadResult{Name: l.Name, Model: l.Model}
 	st := r.streams[l.Name]
 	if st == nil {
-		return out
+		return LoadResult{Name: l.Name, Model: l.Model}
 	}
-	var all []bucket
+	var slots []*slot
 	for _, k := range st.order {
-		s := st.slots[k]
+		slots = append(slots, st.slots[k])
+	}
+	out := sum(l.Name, slots...)
+	out.Model = l.Model
+	for _, name := range st.stepNames {
+		out.Steps = append(out.Steps, sum(name, st.steps[name]))
+	}
+	if s := st.sessions; s != nil {
+		out.Sessions = &SessionResult{Completed: s.Completed, Failed: s.Failed, Cut: s.Cut}
+		quantiles(st.durations, quantile{0.5, &out.Sessions.P50S}, quantile{0.95, &out.Sessions.P95S}, quantile{1, &out.Sessions.MaxS})
+	}
+	return out
+}
+
+// sum adds slots up.
+func sum(name string, slots ...*slot) LoadResult {
+	out := LoadResult{Name: name}
+	var all []bucket
+	for _, s := range slots {
 		out.Due += s.due
 		out.Sent += s.sent
 		out.OK += s.ok
@@ -290,19 +307,27 @@ func (r *record) total(l Load) LoadResult {
 			out.Outcomes[name] += n
 		}
 	}
+	quantiles(all, quantile{0.5, &out.P50S}, quantile{0.9, &out.P90S}, quantile{0.95, &out.P95S},
+		quantile{0.99, &out.P99S}, quantile{0.999, &out.P999S}, quantile{1, &out.MaxS})
+	return out
+}
+
+// quantile is a share and where its time belongs, in seconds.
+type quantile struct {
+	at float64
+	to *float64
+}
+
+func quantiles(all []bucket, wanted ...quantile) {
 	var n int
 	for _, b := range all {
 		n += b.n
 	}
-	for _, q := range []struct {
-		at float64
-		to *float64
-	}{{0.5, &out.P50S}, {0.9, &out.P90S}, {0.95, &out.P95S}, {0.99, &out.P99S}, {0.999, &out.P999S}, {1, &out.MaxS}} {
+	for _, q := range wanted {
 		if v := rank(all, n, q.at); v != nil {
 			*q.to = *v
 		}
 	}
-	return out
 }
 
 // moreWarnings adds what a careful reader would ask about.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/loadgen/hdr"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/google/go-cmp/cmp"
 )
@@ -286,5 +287,46 @@ func BenchmarkJudge(b *testing.B) {
 	}
 	for b.Loop() {
 		Judge(h, events)
+	}
+}
+
+// A stream of sessions is judged on all its steps together, and told step by step;
+// windows about sessions hold no requests.
+func TestSteps(t *testing.T) {
+	latency := func(d time.Duration, n int) string {
+		h := hdr.New()
+		for range n {
+			h.Record(d)
+		}
+		return h.Encode()
+	}
+	at := func(w journal.Window) journal.Event {
+		w.Load = "shoppers"
+		return journal.Event{At: time.Second, Window: &w}
+	}
+	h := Hypotheses{
+		Confidence: 0.95, Phases: []Phase{{Name: "before", End: time.Second}}, Loads: []Load{{Name: "shoppers", Model: "open"}},
+		Objectives: []Objective{{Load: "shoppers", Phase: "before", Clause: clause(t, "ok >= 10%")}},
+	}
+	r := Judge(h, []journal.Event{
+		{Start: &journal.Start{Version: journal.Version}},
+		at(journal.Window{Step: "buy", Due: 10, Sent: 10, OK: 8, Failed: 2, OKLatency: latency(20*time.Millisecond, 8), FailedLatency: latency(30*time.Millisecond, 2), Outcomes: map[string]int{"201": 8, "check": 2}}),
+		at(journal.Window{Step: "look", Due: 5, Sent: 5, OK: 5, OKLatency: latency(time.Millisecond, 5), Outcomes: map[string]int{"200": 5}}),
+		at(journal.Window{Step: "look", DueS: journal.Secs(100 * time.Millisecond), Due: 3, Sent: 3, OK: 3, OKLatency: latency(time.Millisecond, 3), Outcomes: map[string]int{"200": 3}}),
+		at(journal.Window{Sessions: &journal.Sessions{Completed: 7, Failed: 2, Cut: 1, Duration: latency(200*time.Millisecond, 7)}}),
+		{At: time.Second, End: &journal.End{Status: "completed"}},
+	})
+	if o := r.Objectives[0]; o.Samples != 18 {
+		t.Errorf("%d samples, want the 18 of all steps", o.Samples)
+	}
+	l := r.Load[0]
+	if l.Due != 18 || l.OK != 16 || l.Failed != 2 || len(l.Steps) != 2 || l.Sessions == nil {
+		t.Fatalf("%+v", l)
+	}
+	if buy, look := l.Steps[0], l.Steps[1]; buy.Name != "buy" || buy.Due != 10 || buy.Failed != 2 || buy.MaxS < 0.0299 || look.Name != "look" || look.Due != 8 || look.MaxS > 0.0011 {
+		t.Errorf("steps %+v", l.Steps)
+	}
+	if s := *l.Sessions; s.Completed != 7 || s.Failed != 2 || s.Cut != 1 || math.Abs(s.P50S-0.2) > 0.001 {
+		t.Errorf("sessions %+v", s)
 	}
 }

@@ -41,6 +41,13 @@ type record struct {
 type stream struct {
 	slots map[int64]*slot
 	order []int64 // ascending
+
+	// Of sessions, over the whole run: steps by name, in the order in which they
+	// appeared; nil sessions where there are none.
+	steps     map[string]*slot
+	stepNames []string
+	sessions  *journal.Sessions
+	durations []bucket // of the completed sessions
 }
 
 // slot adds up all that became known of the requests due in 100 ms.
@@ -158,6 +165,33 @@ func (r *record) addWindow(w *journal.Window) {
 		st.slots[k] = s
 		st.order = append(st.order, k)
 	}
+	ok, failed := r.decode(w.OKLatency, w.Load), r.decode(w.FailedLatency, w.Load)
+	s.add(w, ok, failed)
+	if w.Step != "" {
+		s := st.steps[w.Step]
+		if s == nil {
+			if st.steps == nil {
+				st.steps = map[string]*slot{}
+			}
+			s = &slot{outcomes: map[string]int{}}
+			st.steps[w.Step] = s
+			st.stepNames = append(st.stepNames, w.Step)
+		}
+		s.add(w, ok, failed)
+	}
+	if w.Sessions != nil {
+		if st.sessions == nil {
+			st.sessions = new(journal.Sessions)
+		}
+		st.sessions.Completed += w.Sessions.Completed
+		st.sessions.Failed += w.Sessions.Failed
+		st.sessions.Cut += w.Sessions.Cut
+		st.durations = append(st.durations, r.decode(w.Sessions.Duration, w.Load)...)
+	}
+}
+
+// add takes a window, with its latencies.
+func (s *slot) add(w *journal.Window, ok, failed []bucket) {
 	s.due += w.Due
 	s.sent += w.Sent
 	s.ok += w.OK
@@ -168,8 +202,8 @@ func (r *record) addWindow(w *journal.Window) {
 	for name, n := range w.Outcomes {
 		s.outcomes[name] += n
 	}
-	s.okLatency = append(s.okLatency, r.decode(w.OKLatency, w.Load)...)
-	s.failedLatency = append(s.failedLatency, r.decode(w.FailedLatency, w.Load)...)
+	s.okLatency = append(s.okLatency, ok...)
+	s.failedLatency = append(s.failedLatency, failed...)
 }
 
 // decode reads a histogram's buckets.
@@ -226,7 +260,13 @@ func (r *record) settleSlots(h Hypotheses) {
 	}
 }
 
+// isStatus tells whether an outcome means an answer: a status, or what was looked
+// for in an answer and was not there.
 func isStatus(outcome string) bool {
+	switch outcome {
+	case "check", "capture", "redirect":
+		return true
+	}
 	n, err := strconv.Atoi(outcome)
 	return err == nil && n >= 100 && n <= 999
 }

@@ -206,6 +206,23 @@ type LoadResult struct {
 	P999S    float64        `json:"p999_s"`
 	MaxS     float64        `json:"max_s"`
 	Outcomes map[string]int `json:"outcomes,omitempty"`
+
+	// Of a stream of sessions: its steps in the order in which they were first
+	// asked, each with a name and numbers like a stream, and the sessions as such.
+	Steps    []LoadResult   `json:"steps,omitempty"`
+	Sessions *SessionResult `json:"sessions,omitempty"`
+}
+
+// SessionResult sums up the sessions of a stream. The times are those of the
+// completed: from the first step's due time to the last step's end, think times
+// included.
+type SessionResult struct {
+	Completed int     `json:"completed"`
+	Failed    int     `json:"failed"` // a step failed
+	Cut       int     `json:"cut"`    // the run ended first
+	P50S      float64 `json:"p50_s"`
+	P95S      float64 `json:"p95_s"`
+	MaxS      float64 `json:"max_s"`
 }
 
 // RecoveryResult: how long after the last fault ended every clause of `after`

@@ -15,6 +15,8 @@ type active struct {
 	*work
 	key uint64 // of its draws
 	law law    // of a latency rule
+
+	source netip.Prefix // When.Source; invalid when it is empty
 }
 
 // work is what outlives a change of a rule's settings.
@@ -38,6 +40,7 @@ func (r *active) as(other Rule, seed uint64) *active {
 		work: r.work,
 		key:  mix(mix(mix(seed)^other.Seed) ^ hashName(other.Name)),
 	}
+	a.source, _ = a.When.source() // as validated
 	if a.Latency != nil {
 		a.law = a.Latency.law()
 	}
@@ -68,7 +71,7 @@ func (r *active) picks(w who) bool {
 	}
 	nth, percent := w.number-first+1, r.Percent
 	switch when := r.When; {
-	case when.Source.IsValid() && !when.Source.Contains(w.from),
+	case r.source.IsValid() && !r.source.Contains(w.from),
 		when.First > 0 && (w.number < first || nth > when.First),
 		when.Every > 0 && (w.number < first || nth%when.Every != 0):
 		return false
@@ -81,7 +84,7 @@ func (r *active) picks(w who) bool {
 // picksAll tells whether it hits every call of that caller.
 func (r *active) picksAll(from netip.Addr) bool {
 	w := r.When
-	return r.Percent == 1 && w.Ramp == 0 && w.First == 0 && w.Every <= 1 && (!w.Source.IsValid() || w.Source.Contains(from))
+	return r.Percent == 1 && w.Ramp == 0 && w.First == 0 && w.Every <= 1 && (!r.source.IsValid() || r.source.Contains(from))
 }
 
 // What is drawn for: each has draws of its own.

@@ -142,3 +142,24 @@ func BenchmarkAccuracy(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBulkBehindLatency is how fast bytes come in bulk when each is held for
+// so long: heldMost divided by the delay is the most. Use -benchtime 3s or more,
+// for the first delay counts.
+func BenchmarkBulkBehindLatency(b *testing.B) {
+	for _, delay := range []time.Duration{200 * time.Millisecond, time.Second} {
+		b.Run(delay.String(), func(b *testing.B) {
+			p := startProxy(b, TCP, startTCP(b, pour))
+			add(b, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: delay}})
+			c := dial(b, p.Addr())
+			c.SetDeadline(time.Time{})
+			buf := make([]byte, 1<<20)
+			b.SetBytes(int64(len(buf)))
+			for b.Loop() {
+				if _, err := io.ReadFull(c.TCPConn, buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 
@@ -54,4 +56,67 @@ func Example() {
 	// 503
 	// 200
 	// 3 calls, 2 reached payments, 1 of 1 hit
+}
+
+// Rules can also be declared: what is at work is made to be what is asked for, all
+// or nothing.
+func ExampleProxy_SetRules() {
+	limit := func(bytes int64) []proxy.Rule {
+		return []proxy.Rule{{Name: "short", Percent: 1, Limit: &proxy.Limit{Bytes: bytes, Direction: proxy.Answer}}}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "one two three")
+			c.Close()
+		}
+	}()
+	p, err := proxy.Start(context.Background(), proxy.Config{
+		Name:     "orders -> db",
+		Upstream: l.Addr().String(),
+		Protocol: proxy.TCP,
+		Rules:    limit(3), // at work before the first connection
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer p.Stop()
+	hear := func() {
+		c, err := net.Dial("tcp", p.Addr())
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer c.Close()
+		all, err := io.ReadAll(c)
+		fmt.Printf("%q %v\n", all, err)
+	}
+
+	hear()
+	if err := p.SetRules(limit(7)); err != nil { // the same rule, with another setting
+		fmt.Println(err)
+	}
+	hear()
+	if err := p.SetRules(limit(-1)); err != nil {
+		fmt.Println(err)
+	}
+	if err := p.SetRules(nil); err != nil {
+		fmt.Println(err)
+	}
+	hear()
+	// Output:
+	// "one" <nil>
+	// "one two" <nil>
+	// proxy "orders -> db": rule "short": limit is -1 bytes, want from 0 to 1125899906842624
+	// "one two three" <nil>
 }

@@ -500,7 +500,7 @@ func (f *flow) fill(until time.Duration) error {
 const (
 	smallBuffer = 4 << 10
 	largeBuffer = 64 << 10
-	heldMost    = 16 << 20
+	heldMost    = 64 << 20
 )
 
 var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
@@ -529,7 +529,7 @@ func (f *flow) room(most int) bool {
 	if f.w < len(f.buf) {
 		return true
 	}
-	if f.r >= len(f.buf)/2 || len(f.buf) >= most && f.r > 0 {
+	if f.r >= len(f.buf)/2 || len(f.buf) >= most && f.r > 0 && (most < heldMost || f.r >= len(f.buf)/8) {
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
 		return true

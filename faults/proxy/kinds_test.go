@@ -144,6 +144,29 @@ func TestSilenceIsOneWay(t *testing.T) {
 	remove()
 }
 
+// TestSilenceIsNeverBroken: between the end of a rule and that of the connections
+// it had silenced, not one byte comes from behind the gap.
+func TestSilenceIsNeverBroken(t *testing.T) {
+	inBubble(t, TCP, func(c net.Conn) { io.Copy(c, c) }, func(t *testing.T, p *Proxy, c net.Conn) {
+		remove := add(t, p, Rule{Name: "mute", Percent: 1, Silence: &Silence{Direction: Answer}})
+		heard := make(chan string)
+		go func() {
+			all, _ := io.ReadAll(c)
+			heard <- string(all)
+		}()
+		fmt.Fprint(c, "lost")
+		synctest.Wait()
+		p.rules.Store(&rules{}) // half of the removal: the conn has not been told, but looks for another reason
+		p.connections()[0].wakeUp()
+		fmt.Fprint(c, "behind the gap")
+		synctest.Wait()
+		remove()
+		if got := <-heard; got != "" {
+			t.Errorf("heard %q", got)
+		}
+	})
+}
+
 // TestResetOfIdleAndOpenConnections: after its wait a reset strikes by RST, at
 // both ends, those that say nothing and those that talk, older and newer than
 // itself; at toxicity 0 it strikes nobody.

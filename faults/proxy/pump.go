@@ -120,7 +120,7 @@ type mark struct {
 	short   bool   // a rule that held it is gone: not a measurement any more
 }
 
-const marksMost = 32 << 10
+const marksMost = 128 << 10
 
 // ready frees the chunks whose time has come, and tells how many bytes may go.
 func (h *holds) ready(now time.Duration) int {

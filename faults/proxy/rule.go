@@ -46,8 +46,8 @@ type Rule struct {
 // When narrows a rule down; the zero value does not, nor does any zero field.
 // Percent is the share of what is left.
 type When struct {
-	// Source is where the caller's address is from.
-	Source netip.Prefix
+	// Source is where the caller's address is from: 10.0.0.0/8, or one address.
+	Source string
 	// Pulse has the rule come and go, as if it were added and removed each time: the
 	// same connections are hit again, and what removal does to them happens.
 	Pulse Pulse
@@ -67,9 +67,10 @@ type Pulse struct{ On, Off time.Duration }
 const shortestPulse = time.Millisecond
 
 func (w *When) wrong() error {
+	if _, err := w.source(); err != nil {
+		return err
+	}
 	switch p := w.Pulse; {
-	case w.Source != (netip.Prefix{}) && !w.Source.IsValid():
-		return fmt.Errorf("source is %v, want addresses such as 10.0.0.0/8", w.Source)
 	case p == Pulse{}:
 	case p.On < shortestPulse || p.Off < shortestPulse:
 		return fmt.Errorf("pulse is %v on, %v off, want at least %v each", p.On, p.Off, shortestPulse)
@@ -77,6 +78,22 @@ func (w *When) wrong() error {
 		return errors.Join(span("pulse on", p.On), span("pulse off", p.Off))
 	}
 	return span("ramp", w.Ramp)
+}
+
+// source is Source, parsed; invalid when it is empty.
+func (w *When) source() (netip.Prefix, error) {
+	if w.Source == "" {
+		return netip.Prefix{}, nil
+	}
+	if a, err := netip.ParseAddr(w.Source); err == nil {
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(w.Source)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("source is %q, want addresses such as 10.0.0.0/8 or 2001:db8::/32, or one address", w.Source)
+	}
+	return p, nil
 }
 
 // Latency holds the answer of a call (or, Direction "request", the request) back
@@ -147,7 +164,8 @@ func (d Direction) includes(other Direction) bool { return d == Both || d == oth
 // either; the other direction goes on. After For (0: never), counted once from
 // when the connection was opened or the rule added, whichever is later, the
 // connection is closed in order, however busy it is. Those it had silenced are
-// closed when the rule is removed, since bytes are missing.
+// closed when the rule is removed, since bytes are missing; until then they are
+// held, also when a side has gone, since the other is not to know.
 type Silence struct {
 	For       time.Duration
 	Direction Direction

@@ -37,6 +37,8 @@ func TestValidate(t *testing.T) {
 		"ratio is NaN":           {Name: "x", Loss: &Loss{Ratio: math.NaN()}},
 		"pulse is 1s on, 0s off": {Name: "x", Refuse: &Refuse{}, When: When{Pulse: Pulse{On: time.Second}}},
 		"pulse on is":            {Name: "x", Refuse: &Refuse{}, When: When{Pulse: Pulse{On: math.MaxInt64, Off: ms}}},
+		`source is "10.0.0.0/33`: {Name: "x", Refuse: &Refuse{}, When: When{Source: "10.0.0.0/33"}},
+		`source is "localhost"`:  {Name: "x", Refuse: &Refuse{}, When: When{Source: "localhost"}},
 		"ramp is -1ms":           {Name: "x", Refuse: &Refuse{}, When: When{Ramp: -ms}},
 		"ratio is 2":             {Name: "x", Corrupt: &Corrupt{Ratio: 2}},
 		"delay is -3ms":          {Name: "x", Connect: &Connect{Delay: -3 * ms}},

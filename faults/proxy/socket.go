@@ -30,7 +30,7 @@ func newSocket(c net.Conn) *socket {
 // from is the address of the peer; invalid when it has none.
 func (s *socket) from() netip.Addr {
 	if a, ok := s.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
+		return a.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
 }

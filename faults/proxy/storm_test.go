@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -174,12 +173,16 @@ func stripAnswers(p []byte) []byte {
 func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, cuts bool) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var removes []func()
+	var declared []Rule
 	for {
 		select {
 		case <-over:
 			for _, remove := range removes {
 				remove()
 				remove()
+			}
+			if err := p.SetRules(nil); err != nil {
+				t.Error(err)
 			}
 			return
 		case <-time.After(time.Duration(rng.IntN(4000)) * time.Microsecond):
@@ -240,7 +243,16 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 		case 0:
 			r.When.Pulse = Pulse{On: 2 * time.Millisecond, Off: time.Millisecond}
 		case 1:
-			r.When = When{Every: 2, Ramp: 10 * time.Millisecond, Source: netip.MustParsePrefix("127.0.0.0/8")}
+			r.When = When{Every: 2, Ramp: 10 * time.Millisecond, Source: "127.0.0.0/8"}
+		}
+		if rng.IntN(4) == 0 {
+			declared = append(declared, r)
+			rng.Shuffle(len(declared), func(i, j int) { declared[i], declared[j] = declared[j], declared[i] })
+			declared = declared[max(0, len(declared)-3):]
+			if err := p.SetRules(declared); err != nil {
+				t.Error(err)
+			}
+			continue
 		}
 		remove, err := p.Add(r)
 		if err != nil {

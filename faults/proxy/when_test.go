@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +54,7 @@ func TestFailTheFirst(t *testing.T) {
 
 func TestSource(t *testing.T) {
 	p := startProxy(t, TCP, startTCP(t, echo))
-	add(t, p, Rule{Name: "others", Percent: 1, Reset: &Cut{}, When: When{Source: netip.MustParsePrefix("127.0.0.2/32")}})
+	add(t, p, Rule{Name: "others", Percent: 1, Reset: &Cut{}, When: When{Source: "127.0.0.2"}})
 	dial(t, p.Addr()).talk()
 	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	nc, err := other.Dial("tcp", p.Addr())

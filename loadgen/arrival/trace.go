@@ -58,7 +58,7 @@ func ParseTrace(r io.Reader) (Trace, error) {
 		case err != nil:
 			return Trace{}, fmt.Errorf("line %d: %w", n, err)
 		case begins:
-			first, last = at, at
+			first = at
 		case at.before(last):
 			return Trace{}, fmt.Errorf("line %d: its time is %s before that of the line above; sort the file by time", n, last.since(at))
 		case len(t.due) == MaxTrace:

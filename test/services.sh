@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Real PostgreSQL, Redis and nginx behind `chaosctl proxy serve`: whatever toxics
+# that must not change bytes come and go, what was stored is what is read, and
+# those that end connections end them.
+#
+#   bash test/services.sh
+#
+# Starts its own servers, on ports of the system's choosing, in a folder of its
+# own, and ends them. Needs bin/chaosctl (make build) and the Debian packages
+# postgresql, redis-server and nginx-light; a server that is absent is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/bin/chaosctl
+dir=$(mktemp -d)
+chmod 755 "$dir"
+pids=()
+cleanup() {
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+	rm -rf "$dir"
+}
+trap cleanup EXIT
+
+say() { printf '%s\n' "$*"; }
+die() { say "FAILED: $*"; exit 1; }
+port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# await N COMMAND...: until it succeeds, at most N times 0.1 s.
+await() {
+	local n=$1
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $((n -= 1)) -gt 0 ] || die "waited in vain for: $*"
+		sleep 0.1
+	done
+}
+
+postgres=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
+pg=$(port) redis=$(port) web=$(port) api=$(port)
+
+# As a user of its own: PostgreSQL refuses to run as root.
+as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi; }
+install -d -m 700 "$dir/pg"
+[ "$(id -u)" != 0 ] || chown postgres: "$dir/pg"
+as "$postgres/initdb" -D "$dir/pg" -A trust -U bench >/dev/null
+as "$postgres/postgres" -D "$dir/pg" -h 127.0.0.1 -p "$pg" -k '' -c fsync=off >"$dir/pg.log" 2>&1 &
+pids+=($!)
+redis-server --port "$redis" --bind 127.0.0.1 --save '' --dir "$dir" >"$dir/redis.log" 2>&1 &
+pids+=($!)
+mkdir -p "$dir/www"
+head -c 50000000 /dev/urandom >"$dir/www/file"
+cat >"$dir/nginx.conf" <<EOF
+daemon off; pid $dir/nginx.pid; error_log stderr; events {}
+http {
+	access_log off; sendfile on;
+	client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fcgi; uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
+	server { listen 127.0.0.1:$web; root $dir/www; }
+}
+EOF
+nginx -c "$dir/nginx.conf" -e stderr >"$dir/nginx.log" 2>&1 &
+pids+=($!)
+
+cat >"$dir/proxies.json" <<EOF
+[{"name": "pg", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:$pg"},
+ {"name": "redis", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:$redis"},
+ {"name": "web", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:$web"}]
+EOF
+"$bin" proxy serve --listen "127.0.0.1:$api" --config "$dir/proxies.json" --seed 7 >"$dir/address" 2>"$dir/proxy.log" &
+server=$!
+pids+=("$server")
+await 100 test -s "$dir/address"
+export TOXIPROXY_URL=http://127.0.0.1:$api
+proxy() { "$bin" proxy "$@" >/dev/null; }
+behind() { "$bin" proxy list --output json | python3 -c 'import json, sys; d = json.load(sys.stdin); d = d if isinstance(d, dict) else {p["name"]: p for p in d}; print(d[sys.argv[1]]["listen"].split(":")[1])' "$1"; }
+pgp=$(behind pg) redisp=$(behind redis) webp=$(behind web)
+sql() { "$postgres/psql" -h 127.0.0.1 -p "$pgp" -U bench -d postgres -qAt "$@"; }
+await 100 sql -c 'select 1'
+await 100 redis-cli -p "$redisp" ping
+await 100 curl -sf "http://127.0.0.1:$webp/file" -o /dev/null
+
+say "--- bytes are the same through every toxic that only delays"
+want=$(sha256sum <"$dir/www/file")
+sql -c "create table t as select i, md5(i::text) as h from generate_series(1, 20000) i"
+rows=$("$postgres/psql" -h 127.0.0.1 -p "$pg" -U bench -d postgres -qAt -c "select * from t order by i" | sha256sum)
+toxics=(
+	"-t latency -a latency=20 -a jitter=15"
+	"-t slicer -a average_size=1000 -a size_variation=900 -a delay=1"
+	"-t bandwidth -a rate=40000"
+	"-t packet_loss -a loss_rate=0.02 -a correlation=0.2"
+	"-t slow_close -a delay=50"
+)
+for stream in --downstream --upstream; do
+	for toxic in "${toxics[@]}"; do
+		# shellcheck disable=SC2086 # the words of a toxic
+		for p in pg redis web; do proxy toxic add $toxic -n x $stream $p; done
+		[ "$(curl -sS "http://127.0.0.1:$webp/file" | sha256sum)" = "$want" ] || die "nginx through $toxic $stream"
+		[ "$(sql -c 'select * from t order by i' | sha256sum)" = "$rows" ] || die "PostgreSQL through $toxic $stream"
+		[ "$(head -c 200000 "$dir/www/file" | base64 -w0 | redis-cli -p "$redisp" -x set k)" = OK ] || die "Redis takes no value through $toxic $stream"
+		[ "$(redis-cli -p "$redisp" get k | base64 -d | sha256sum)" = "$(head -c 200000 "$dir/www/file" | sha256sum)" ] || die "Redis through $toxic $stream"
+		for p in pg redis web; do proxy toxic remove -n x $p; done
+	done
+done
+
+say "--- toxics come and go under a running pgbench, and no transaction is lost"
+"$postgres/pgbench" -h 127.0.0.1 -p "$pg" -U bench -i -q postgres >/dev/null 2>&1
+"$postgres/pgbench" -h 127.0.0.1 -p "$pgp" -U bench -c 8 -j 2 -T 8 postgres >"$dir/pgbench" 2>&1 &
+bench=$!
+while kill -0 "$bench" 2>/dev/null; do
+	proxy toxic add -t latency -n x -a latency=5 pg
+	proxy toxic add -t slicer -n y -a average_size=40 -a size_variation=39 --upstream pg
+	proxy toxic update -n x -a latency=1 -a jitter=1 pg
+	proxy toxic remove -n y pg
+	proxy toxic remove -n x pg
+done
+wait "$bench" || { cat "$dir/pgbench"; die "pgbench"; }
+done_=$(sed -nE 's/^number of transactions actually processed: ([0-9]+).*/\1/p' "$dir/pgbench")
+failed=$(sed -nE 's/^number of failed transactions: ([0-9]+).*/\1/p' "$dir/pgbench")
+stored=$(sql -c 'select count(*) from pgbench_history')
+[ "${failed:-0}" = 0 ] && [ "$done_" = "$stored" ] || die "pgbench counts $done_ transactions, ${failed:-0} failed; the database has $stored"
+[ "$(sql -c 'select sum(abalance) from pgbench_accounts')" = "$(sql -c 'select sum(delta) from pgbench_history')" ] || die "the balances do not add up"
+say "$done_ transactions, as many rows"
+
+say "--- redis-benchmark through a proxy without and with a toxic"
+redis-benchmark -p "$redisp" -t set,get -n 20000 -c 20 -q | tr '\r' '\n' | grep 'requests per second'
+proxy toxic add -t latency -n x -a latency=10 redis
+slow=$(redis-benchmark -p "$redisp" -t get -n 400 -c 4 --csv | tail -1)
+say "$slow"
+python3 -c 'import sys; p50 = float(sys.argv[1].split(",")[4].strip("\"")); sys.exit(not 10 <= p50 < 20)' "$slow" || die "a latency of 10 ms is not what redis-benchmark saw"
+
+say "--- what ends connections ends them"
+proxy toxic add -t reset_peer -n r redis
+! redis-cli -p "$redisp" ping >/dev/null 2>&1 || die "reset_peer let a PING through"
+proxy reset
+[ "$(redis-cli -p "$redisp" ping)" = PONG ] || die "Redis after reset"
+proxy toxic add -t limit_data -n l -a bytes=1000000 web
+got=$(curl -s "http://127.0.0.1:$webp/file" | wc -c || true)
+[ "$got" -gt 0 ] && [ "$got" -le 1000000 ] || die "limit_data let $got bytes through"
+proxy toggle pg
+! sql -c 'select 1' >/dev/null 2>&1 || die "a disabled proxy takes connections"
+proxy toggle pg
+[ "$(sql -c 'select 1')" = 1 ] || die "PostgreSQL after toggling"
+
+kill -TERM "$server"
+wait "$server" || { cat "$dir/proxy.log"; die "the proxy did not end cleanly"; }
+say "services: all as it should be"
