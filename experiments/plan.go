@@ -234,7 +234,7 @@ func placeFaults(s *scenarios.Scenario, topo topology.Topology, phases []verdict
 		if !ok {
 			return nil, fmt.Errorf("fault %q has no verb", spec.Name)
 		}
-		f := faults.Fault{Spec: spec, At: during.Start + scale(spec.At), Seed: derive(s.Seed, "fault", spec.Name)}
+		f := faults.Fault{Spec: spec.Scaled(scale), At: during.Start + scale(spec.At), Seed: derive(s.Seed, "fault", spec.Name)}
 		f.For = during.End - f.At
 		if spec.For != nil {
 			f.For = scale(*spec.For)
@@ -302,10 +302,28 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 		}
 		h.Faults = append(h.Faults, verdict.Fault{
 			Name: f.Spec.Name, Kind: kind.Verb, Target: target, Edges: f.Edges,
-			At: f.At, For: f.For, Asked: asked,
+			At: f.At, For: f.For, When: when(f.Spec), Asked: asked,
 		})
 	}
 	return h
+}
+
+// when is a fault's conditions, for the judge.
+func when(s faults.Spec) verdict.When {
+	w := verdict.When{From: string(s.From)}
+	if s.Pulse != nil {
+		w.PulseOn, w.PulseOff = s.Pulse.On, s.Pulse.Off
+	}
+	if s.Ramp != nil {
+		w.Ramp = *s.Ramp
+	}
+	if s.First != nil {
+		w.First = *s.First
+	}
+	if s.Every != nil {
+		w.Every = *s.Every
+	}
+	return w
 }
 
 // breakerClaim finds the faults that should open the breaker: those on its

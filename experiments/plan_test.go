@@ -104,6 +104,36 @@ func TestCompilePlaces(t *testing.T) {
 
 // The control lays its patterns over the scenario's, however the edge is spelled,
 // and loses the default abort conditions; a sham keeps everything but the faults.
+// A fault's conditions reach the judge, and those that are parts of its time are
+// scaled with it.
+func TestCompileConditions(t *testing.T) {
+	s := parse(t, `
+scenario: conditions
+target: { system: shop }
+load: { shoppers: { request: POST /checkout, to: gateway, rate: 100/s } }
+phases: { during: 20s }
+faults:
+  rare: { target: orders->payments, latency: { delay: 1s, distribution: exponential }, pulse: { on: 4s, off: 6s }, ramp: 2s, first: 20, every: 5, from: 10.1.2.3/8 }
+  plain: { target: orders->payments, refuse: {} }
+timescale: 0.5
+`)
+	p := compile(t, s, Main)
+	want := verdict.When{PulseOn: 2 * time.Second, PulseOff: 3 * time.Second, Ramp: time.Second, First: 20, Every: 5, From: "10.0.0.0/8"}
+	rare := p.Hypotheses.Faults[0]
+	if d := cmp.Diff(want, rare.When); d != "" {
+		t.Error(d)
+	}
+	if rare.Asked["delay_s"] != 1 || p.Faults[0].Spec.Pulse.On != 2*time.Second || *p.Faults[0].Spec.Ramp != time.Second {
+		t.Errorf("a delay is not scaled, a pulse and a ramp are: %v, %+v", rare.Asked, p.Faults[0].Spec)
+	}
+	if d := cmp.Diff(verdict.When{}, p.Hypotheses.Faults[1].When); d != "" {
+		t.Error(d)
+	}
+	if s.Faults[0].Pulse.On != 4*time.Second {
+		t.Error("compiling changed the scenario")
+	}
+}
+
 func TestCompileVariants(t *testing.T) {
 	s := parse(t, story)
 	main, control, sham := compile(t, s, Main), compile(t, s, Control), compile(t, s, Sham)

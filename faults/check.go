@@ -83,7 +83,7 @@ func (s Spec) Needs() (on, path, instead string) {
 //	ratio           share of the eligible calls (connections) to hit
 //	delay_s         mean delay to add to each of those
 //	jitter_s        how far a delay may be from that (under normal and pareto: standard deviation)
-//	delay_median_s  of the delays' distribution, where it is not the mean
+//	delay_median_s  of the delays' distribution, unless it is uniform (then it is the mean)
 //	status          of injected answers
 //	bytes_per_s     most to let through, per connection (or in all) and direction
 //	piece_bytes     mean size of a slice
@@ -92,6 +92,7 @@ func (s Spec) Needs() (on, path, instead string) {
 //	corrupt_ratio   share of the bytes to corrupt
 //	close_delay_s   that the end of a connection is held back
 //	wait_s          until a connection is reset
+//	after_bytes     of the answer that pass before it is
 //	silence_s       until a silenced connection is closed
 //	instances       how many to hit, where that is a number
 //	down_s          from an instance's end until it is started again
@@ -111,13 +112,15 @@ func (s Spec) Asked() map[string]float64 {
 	case s.Latency != nil:
 		asked["delay_s"] = s.Latency.Delay.Seconds()
 		asked["jitter_s"] = s.Latency.Jitter.Seconds()
-		if m := s.Latency.median(); m != s.Latency.Delay {
-			asked["delay_median_s"] = m.Seconds()
+		if d := s.Latency.Distribution; d != "" && d != "uniform" {
+			asked["delay_median_s"] = s.Latency.median().Seconds()
 		}
 	case s.Error != nil:
 		asked["status"] = float64(s.Error.status())
 	case s.Reset != nil && s.Reset.Wait > 0:
 		asked["wait_s"] = s.Reset.Wait.Seconds()
+	case s.Reset != nil && s.Reset.After > 0:
+		asked["after_bytes"] = float64(s.Reset.After)
 	case s.Silence != nil && s.Silence.For != nil:
 		asked["silence_s"] = s.Silence.For.Seconds()
 	case s.SlowConnect != nil:

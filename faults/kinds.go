@@ -101,7 +101,7 @@ var Kinds = []Kind{
 		Verb: "silence", On: OnTCPEdge, inject: onEdges, Instead: "use blackhole, which silences calls on any edge",
 		Summary: "Discards the bytes of one direction; the other goes on, where a blackhole stops both.",
 		Fields: []Field{
-			{"for", "duration", "the fault's", "close the connection, in order, when it has lasted so long"},
+			{"for", "duration", "never", "close the connection, in order, when it has been silent for so long"},
 			ofConnections,
 			{"direction", "text", "answer", "what is discarded: answer or request"},
 		},

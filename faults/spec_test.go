@@ -116,7 +116,7 @@ func TestAsked(t *testing.T) {
 	want := []map[string]float64{
 		{"ratio": 0.5, "delay_s": 0.8, "jitter_s": 0.1},
 		{"ratio": 1, "status": 503},
-		{"ratio": 1},
+		{"ratio": 1, "after_bytes": 100},
 		{"ratio": 1},
 		{"ratio": 1, "silence_s": 2},
 		{"ratio": 0.25},

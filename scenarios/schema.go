@@ -118,14 +118,13 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[loadgen.Spike]():       {"peak", "for"},
 	reflect.TypeFor[loadgen.Sine]():        {"mean", "amplitude", "period"},
 	reflect.TypeFor[loadgen.Replay]():      {"file"},
-
-	reflect.TypeFor[faults.Pulse]():       {"on", "off"},
-	reflect.TypeFor[faults.SlowConnect](): {"delay"},
-	reflect.TypeFor[faults.SlowClose]():   {"delay"},
-	reflect.TypeFor[faults.Slice]():       {"average"},
-	reflect.TypeFor[faults.Loss]():        {"percent"},
-	reflect.TypeFor[faults.Corrupt]():     {"percent"},
-	reflect.TypeFor[faults.Limit]():       {"bytes"},
+	reflect.TypeFor[faults.Pulse]():        {"on", "off"},
+	reflect.TypeFor[faults.SlowConnect]():  {"delay"},
+	reflect.TypeFor[faults.SlowClose]():    {"delay"},
+	reflect.TypeFor[faults.Slice]():        {"average"},
+	reflect.TypeFor[faults.Loss]():         {"percent"},
+	reflect.TypeFor[faults.Corrupt]():      {"percent"},
+	reflect.TypeFor[faults.Limit]():        {"bytes"},
 }
 
 // namedTypes are the lists that files write as mappings.

@@ -79,17 +79,25 @@ func cliDoc() []byte {
 
 func faultsDoc() []byte {
 	var b bytes.Buffer
-	b.WriteString(generated + "# Faults\n\nA fault is one verb under a name of your own, with a `target`, and optionally `at` (offset into `during`) and `for`.\n")
-	for _, k := range faults.Kinds {
-		fmt.Fprintf(&b, "\n## %s\n\nOn: %s. %s\n", k.Verb, k.On, k.Summary)
-		if len(k.Fields) == 0 {
-			continue
-		}
-		b.WriteString("\n| field | type | default | meaning |\n|---|---|---|---|\n")
-		for _, f := range k.Fields {
+	b.WriteString(generated + "# Faults\n\nA fault is one verb under a name of your own, with a `target`, and optionally `at` (offset into `during`) and `for`.\nOn edges, conditions may stand beside the verb.\n")
+	fields := func(head string, all []faults.Field) {
+		fmt.Fprintf(&b, "\n| %s | type | default | meaning |\n|---|---|---|---|\n", head)
+		for _, f := range all {
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, f.Type, f.Default, strings.ReplaceAll(f.Doc, "|", "\\|"))
 		}
 	}
+	for _, k := range faults.Kinds {
+		fmt.Fprintf(&b, "\n## %s\n\nOn: %s. %s\n", k.Verb, k.On, k.Summary)
+		if k.Instead != "" {
+			fmt.Fprintf(&b, "On another edge: %s.\n", k.Instead)
+		}
+		if len(k.Fields) == 0 {
+			continue
+		}
+		fields("field", k.Fields)
+	}
+	b.WriteString("\n## Conditions\n\nBeside the verb of any fault on an edge. They say which calls (on tcp edges, connections) it is about, and when; `percent` is a share of those.\nA partition takes `pulse` alone.\n")
+	fields("condition", faults.Conditions)
 	return b.Bytes()
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/chaosctl/chaosctl/experiments"
@@ -62,6 +63,10 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 				kind, _ := f.Spec.Kind()
 				target := p.Hypotheses.Faults[faultIndex(p.Faults, f.Spec.Name)].Target
 				say("  %s into it, %q: %s, on %s, for %s. %s", f.At-ph.Start, f.Spec.Name, kind.Verb, target, f.For, kind.Summary)
+				say("    %s", settings(f.Spec))
+				for _, c := range conditions(f.Spec) {
+					say("    %s", c)
+				}
 			}
 		case "after":
 			say("For %s it must be as it was.", ph.End-ph.Start)
@@ -102,6 +107,38 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// settings is a fault's verb and conditions in the scenario's own words, on one line.
+func settings(s faults.Spec) string {
+	s.Target, s.At, s.For = "", 0, nil // said elsewhere
+	b, err := yaml.MarshalWithOptions(s, yaml.Flow(true))
+	if err != nil {
+		panic(fmt.Sprintf("a fault is plain data: %v", err))
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(string(b)), "{"), "}")
+}
+
+// conditions reads the conditions of a fault aloud, a sentence each.
+func conditions(s faults.Spec) []string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if p := s.Pulse; p != nil {
+		say("It comes and goes: %s at work, %s not, in turn.", p.On, p.Off)
+	}
+	if s.Ramp != nil {
+		say("The share that it hits grows to its full value over %s.", *s.Ramp)
+	}
+	if s.First != nil {
+		say("It is about the first %d calls only, counted from when it begins.", *s.First)
+	}
+	if s.Every != nil {
+		say("It is about one call in %d.", *s.Every)
+	}
+	if s.From != "" {
+		say("It is about callers from %s only.", s.From)
+	}
+	return all
 }
 
 func faultIndex(all []faults.Fault, name string) int {

@@ -137,6 +137,13 @@ func newFaults() *cobra.Command {
 				for _, k := range faults.Kinds {
 					fmt.Fprintf(tab, "%s\t%s\t%s\n", k.Verb, k.On, k.Summary)
 				}
+				if err := tab.Flush(); err != nil {
+					return internal(err)
+				}
+				fmt.Fprintln(tab, "\nCONDITION\tTYPE\tBESIDE THE VERB, ON EDGES")
+				for _, c := range faults.Conditions {
+					fmt.Fprintf(tab, "%s\t%s\t%s\n", c.Name, c.Type, c.Doc)
+				}
 				return internal(tab.Flush())
 			}
 			for _, k := range faults.Kinds {
@@ -157,7 +164,22 @@ func printKind(cmd *cobra.Command, k faults.Kind) error {
 	for _, f := range k.Fields {
 		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\n", f.Name, f.Type, f.Default, f.Doc)
 	}
-	return tab.Flush()
+	for _, c := range faults.Conditions {
+		if k.Takes(c.Name) {
+			fmt.Fprintf(tab, "(%s)\t%s\t%s\t%s\n", c.Name, c.Type, c.Default, c.Doc)
+		}
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	var err error
+	if k.Takes("pulse") {
+		_, err = fmt.Fprintln(w, "\nFields in brackets are conditions: they stand beside the verb.")
+	}
+	if k.Instead != "" && err == nil {
+		_, err = fmt.Fprintf(w, "\nOn another edge: %s.\n", k.Instead)
+	}
+	return err
 }
 
 func newSchema() *cobra.Command {

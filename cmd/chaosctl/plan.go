@@ -125,8 +125,12 @@ func describeMoment(p *experiments.Plan, m timeline.Moment) string {
 	case timeline.End:
 		return "the load ends; the system drains; invariants; stop"
 	}
-	for _, f := range p.Hypotheses.Faults {
-		if f.Name == m.Name {
+	for i, f := range p.Hypotheses.Faults {
+		switch {
+		case f.Name != m.Name:
+		case m.Kind == timeline.Inject:
+			return fmt.Sprintf("%s %s on %s: %s", m.Kind, f.Name, f.Target, settings(p.Faults[i].Spec))
+		default:
 			return fmt.Sprintf("%s %s: %s on %s", m.Kind, f.Name, f.Kind, f.Target)
 		}
 	}

@@ -87,6 +87,17 @@ type edgeEvidence struct {
 	delay           []bucket
 	calls, answered int // while it was in place
 	hungUp          int // calls that their caller gave up in that time
+	resets          int // calls that a reset ended in that time
+
+	draws    []drawn // what was eligible, and when, since it was in place
+	begun    int     // calls that began since then, at most
+	underWay int     // calls that had begun before, and were not over, at most
+}
+
+// drawn is how many calls were eligible at some time between two.
+type drawn struct {
+	since, at time.Duration // from when the fault was in place
+	eligible  int
 }
 
 // evidenceOf adds up the edge lines of a fault. Rules of one fault may carry a
@@ -106,6 +117,19 @@ func (r *record) evidenceOf(f Fault) edgeEvidence {
 				ev.fired += did.Fired
 				ev.bytes += did.Bytes
 				ev.delay = append(ev.delay, r.decode(did.Delay, edge)...)
+				ev.draws = append(ev.draws, drawn{line.since - from, line.at - from, did.Eligible})
+			}
+			if placed && line.at > from && line.since < to {
+				ev.begun += line.Calls
+				ev.resets += line.Answers["reset"]
+			}
+			if placed && line.since < from {
+				ev.underWay += line.Calls
+				for _, n := range line.Answers {
+					if line.at <= from {
+						ev.underWay -= n
+					}
+				}
 			}
 			// Half a second for what was already on its way when it began.
 			if placed && line.since >= from+500*time.Millisecond && line.at <= to {
@@ -161,19 +185,210 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 	case ev.eligible == 0 && ev.fired == 0:
 		return false, fmt.Sprintf("found no traffic: nothing it could have hit passed %s while it was in place", where)
 	case ev.fired == 0 && ev.bytes == 0:
-		return false, fmt.Sprintf("hit none of %s on %s", plural(ev.eligible, "call", "calls"), where)
-	}
-	detail = fmt.Sprintf("hit %s of %s", thousands(ev.fired), thousands(ev.eligible))
-	if asked, given := f.Asked["ratio"]; given && ev.eligible > 0 {
-		low, high := interval(ev.fired, ev.eligible, evidence)
-		if asked < low-ratioSlack || asked > high+ratioSlack {
-			return false, fmt.Sprintf("%s (%s), asked was %s: so far off by chance less than once in 10,000 runs",
-				detail, percent(float64(ev.fired)/float64(ev.eligible)), percent(asked))
+		detail = fmt.Sprintf("hit none of %s on %s", plural(ev.eligible, "call", "calls"), where)
+		if f.When.First > 0 || f.When.Every > 0 {
+			detail += " (first and every count those that begin when it is in place)"
 		}
+		return false, detail
 	}
-	if asked, given := f.Asked["delay_s"]; given && asked > 0 {
+	ok, detail = ev.compareShare(f, observed)
+	if !ok {
+		return false, detail
+	}
+	if verb, is := onBytes[f.Kind]; is {
+		observed["bytes"] = float64(ev.bytes)
+		if ev.bytes == 0 {
+			return false, fmt.Sprintf("%s, but not a byte was %s", detail, verb)
+		}
+		detail += fmt.Sprintf(", %s %s", plural(int(ev.bytes), "byte", "bytes"), verb)
+	}
+	switch {
+	case f.Kind == "reset" && f.Asked["wait_s"] > 0 && ev.resets == 0:
+		return false, fmt.Sprintf("%s, but none of them was still there after %s to be reset", detail, seconds(time.Duration(f.Asked["wait_s"]*float64(time.Second))))
+	case f.Kind == "reset" && f.Asked["after_bytes"] > 0 && ev.resets == 0:
+		return false, fmt.Sprintf("%s, but none of them had an answer of more than %.0f bytes to be cut short", detail, f.Asked["after_bytes"])
+	case f.Asked["delay_median_s"] > 0:
+		delayOK, said := ev.compareLaw(f, observed)
+		return delayOK, detail + ", " + said
+	case f.Asked["delay_s"] > 0:
 		delayOK, said := ev.compareDelay(f, observed)
 		return delayOK, detail + ", " + said
+	}
+	return true, detail
+}
+
+// onBytes are the kinds that do what they do to bytes: without any, a call that
+// was hit noticed nothing.
+var onBytes = map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded"}
+
+// When is a fault's conditions: which calls (connections) it is about at all. The
+// zero value is all of them.
+type When struct {
+	PulseOn  time.Duration `json:"pulse_on_ns,omitempty"` // it comes and goes
+	PulseOff time.Duration `json:"pulse_off_ns,omitempty"`
+	Ramp     time.Duration `json:"ramp_ns,omitempty"` // the share asked grows so long
+	First    uint64        `json:"first,omitempty"`
+	Every    uint64        `json:"every,omitempty"`
+	From     string        `json:"from,omitempty"` // addresses of callers
+}
+
+// counts tells whether it counts calls.
+func (w When) counts() bool { return w.First > 0 || w.Every > 1 }
+
+// left is how many of the eligible the fault's conditions left it, at least and at
+// most; on a ramp, each counts as much as the ramp had risen when it began. (The
+// proxy's own count of the eligible is of all for which it looked, also where a
+// condition then said no.)
+//
+//   - Pulses need nothing: between them, a proxy does not look.
+//   - First and Every count calls that begin when the fault is in place; which of
+//     the eligible were under way before is known from calls and answers on the
+//     edge. With pulses they count anew in each, and only the most is known.
+//   - A ramp is taken over the 100 ms in which a call was looked at. Answers are
+//     looked at when they come: begun at most slowCall before.
+//   - Nobody records callers' addresses: with From, only the most is known.
+func (ev edgeEvidence) left(f Fault) (low, high float64) {
+	w := f.When
+	low, high = float64(ev.eligible), float64(ev.eligible)
+	if w.Ramp > 0 {
+		low, high = 0, 0
+		risen := func(at time.Duration) float64 { return min(max(0, at.Seconds()/w.Ramp.Seconds()), 1) }
+		for _, d := range ev.draws {
+			since := d.since
+			if f.Kind == "latency" {
+				since -= slowCall
+			}
+			low += float64(d.eligible) * risen(since)
+			high += float64(d.eligible) * risen(d.at)
+		}
+		if w.PulseOn > 0 || w.counts() {
+			low, high = 0, float64(ev.eligible)
+		}
+	}
+	if w.counts() {
+		pulses := ev.pulses(f)
+		low = max(0, low-float64(max(ev.underWay, 0)))
+		begun := float64(max(ev.begun, ev.eligible))
+		if w.First > 0 {
+			low, begun = min(low, float64(w.First)), min(begun, float64(w.First)*pulses)
+		}
+		if w.Every > 1 {
+			low = math.Floor(low / float64(w.Every))
+			begun = math.Floor(begun/float64(w.Every)) + pulses - 1
+		}
+		high = min(high, begun)
+		if pulses > 1 {
+			low = 0
+		}
+	}
+	if w.From != "" {
+		low = 0
+	}
+	return min(low, high), high
+}
+
+// slowCall is how long an answer may take by itself.
+const slowCall = time.Second
+
+// pulses is how many there were at most, 1 where there are none. Reverting takes
+// its moment, in which one more may begin.
+func (ev edgeEvidence) pulses(f Fault) float64 {
+	if w := f.When; w.PulseOn > 0 {
+		return math.Floor(f.For.Seconds()/(w.PulseOn+w.PulseOff).Seconds()) + 1
+	}
+	return 1
+}
+
+// compareShare compares the share that was hit, of what the conditions left, with
+// the one asked for.
+func (ev edgeEvidence) compareShare(f Fault, observed map[string]float64) (ok bool, detail string) {
+	low, high := ev.left(f)
+	fired, middle := float64(ev.fired), (low+high)/2
+	known := low > 0 || f.When == When{} // how many were left, from both sides
+	detail = fmt.Sprintf("hit %s of %s", thousands(ev.fired), thousands(ev.eligible))
+	switch {
+	case f.When.Ramp > 0 && known:
+		detail += fmt.Sprintf(" (with the ramp, worth %s)", thousands(int(math.Round(middle))))
+	case f.When.counts() && known:
+		left := thousands(int(low))
+		if int(low) != int(high) {
+			left += " to " + thousands(int(high))
+		}
+		detail = fmt.Sprintf("hit %s of the %s that its conditions left of %s", thousands(ev.fired), left, thousands(ev.eligible))
+	}
+	if delete(observed, "ratio"); known && middle > 0 {
+		observed["ratio"] = min(1, fired/middle)
+	}
+	asked, given := f.Asked["ratio"]
+	if !given || ev.eligible == 0 {
+		return true, detail
+	}
+	if f.When.Ramp == 0 && fired > math.Ceil(high) {
+		return false, fmt.Sprintf("%s, and its conditions left it %s at most", detail, thousands(int(math.Ceil(high))))
+	}
+	// A connection that is there for several pulses is hit in each or in none: what
+	// one pulse drew is what is independent.
+	n := ev.pulses(f)
+	within := func(fired, of float64) (atLeast, atMost float64) { return bounds(fired/n, of/n, 1-(1-evidence)/2) }
+	var atLeast, atMost float64
+	if all := float64(ev.eligible); f.When.Ramp > 0 {
+		// Draws of unequal chance scatter less than as many of their mean (Hoeffding,
+		// Annals of Mathematical Statistics 27, 1956).
+		atLeast, atMost = within(fired, all)
+		atLeast, atMost = atLeast*all/high, atMost*all/low
+	} else {
+		atLeast, _ = within(fired, high)
+		_, atMost = within(min(fired, low), low)
+	}
+	if !known {
+		atMost = 1
+	}
+	if asked < atLeast-ratioSlack || asked > atMost+ratioSlack {
+		return false, fmt.Sprintf("%s (%s), asked was %s: so far off by chance less than once in 10,000 runs",
+			detail, percent(min(1, fired/max(middle, 1))), percent(asked))
+	}
+	return true, detail
+}
+
+// compareLaw compares measured delays with the median of the law they were to
+// follow. That is a share, too: one half is below it, whatever the law, so the
+// number of delays that are clearly below (above) must be one that chance gives to
+// one half of them. Delays that a caller's hanging up ended early are on neither
+// side.
+func (ev edgeEvidence) compareLaw(f Fault, observed map[string]float64) (ok bool, detail string) {
+	asked := time.Duration(f.Asked["delay_median_s"] * float64(time.Second))
+	slack := max(delaySlack, time.Duration(delayShare*float64(asked)))
+	var n, below, above int
+	var sum float64
+	for _, b := range ev.delay {
+		n += b.n
+		sum += float64(b.n) * (b.low + (b.high-b.low)/2).Seconds()
+		switch {
+		case b.high < asked-slack:
+			below += b.n
+		case b.low > asked+slack:
+			above += b.n
+		}
+	}
+	gaveUp := max(0, ev.fired-n)
+	switch {
+	case n == 0 && gaveUp > 0 && ev.hungUp >= gaveUp:
+		return true, fmt.Sprintf("and the callers hung up each time before a delay of around %s was over", seconds(asked))
+	case n == 0:
+		return false, fmt.Sprintf("but no added delay around %s was measured", seconds(asked))
+	case 2*gaveUp > ev.fired && ev.hungUp < gaveUp:
+		return false, fmt.Sprintf("but of %s of them no added delay was measured", thousands(gaveUp))
+	}
+	median := time.Duration(*rank(ev.delay, n, 0.5) * float64(time.Second))
+	observed["delay_s"], observed["delay_median_s"] = math.Round(sum/float64(n)*1e6)/1e6, sec(median)
+	for _, side := range []int{below, above} {
+		if least, _ := interval(side, n+gaveUp, evidence); least > 0.5 {
+			return false, fmt.Sprintf("but the added delay was %s (median), asked was %s", seconds(median), seconds(asked))
+		}
+	}
+	detail = fmt.Sprintf("added %s (median; asked %s)", seconds(median), seconds(asked))
+	if gaveUp > 0 && ev.hungUp > 0 {
+		detail += fmt.Sprintf(", %s hung up before", plural(min(gaveUp, ev.hungUp), "caller", "callers"))
 	}
 	return true, detail
 }

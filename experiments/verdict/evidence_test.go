@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,143 @@ func TestPositiveControlOnEdges(t *testing.T) {
 		}
 		if (got.Void == NotObserved) == c.ok {
 			t.Errorf("%s: observed is %v, and the run is void for %q", name, c.ok, got.Void)
+		}
+	}
+}
+
+// What a fault's conditions left it is what the share is of.
+func TestPositiveControlUnderConditions(t *testing.T) {
+	for name, c := range map[string]struct {
+		when       When
+		asked, did string
+		ok         bool
+		says       string
+	}{
+		"all of the first 20":             {When{First: 20}, "ratio=1", "eligible 480 fired 20", true, "hit 20 of the 20 that its conditions left of 480"},
+		"not all of the first 20":         {When{First: 20}, "ratio=1", "eligible 480 fired 12", false, "hit 12 of the 20 that its conditions left of 480 (60 %), asked was 100 %"},
+		"more than the first 20":          {When{First: 20}, "ratio=1", "eligible 480 fired 21", false, "and its conditions left it 20 at most"},
+		"half of the first 100":           {When{First: 100}, "ratio=0.5", "eligible 480 fired 55", true, "hit 55 of the 100"},
+		"fewer than first came":           {When{First: 100}, "ratio=1", "eligible 30 fired 30", true, "hit 30 of the 30"},
+		"every fifth":                     {When{Every: 5}, "ratio=1", "eligible 483 fired 96", true, "hit 96 of the 96"},
+		"every call, asked was fifth":     {When{Every: 5}, "ratio=1", "eligible 483 fired 483", false, "left it 96 at most"},
+		"every tenth, asked was fifth":    {When{Every: 5}, "ratio=1", "eligible 480 fired 48", false, "asked was 100 %"},
+		"every fifth of the first 100":    {When{First: 100, Every: 5}, "ratio=1", "eligible 480 fired 20", true, "hit 20 of the 20"},
+		"first 20 of each of two pulses":  {When{First: 20, PulseOn: 3 * time.Second, PulseOff: 3 * time.Second}, "ratio=1", "eligible 480 fired 40", true, "hit 40 of 480"},
+		"more than that":                  {When{First: 20, PulseOn: 3 * time.Second, PulseOff: 3 * time.Second}, "ratio=1", "eligible 480 fired 41", false, "left it 40 at most"},
+		"all in pulses":                   {When{PulseOn: time.Second, PulseOff: time.Second}, "ratio=1", "eligible 480 fired 480", true, "hit 480 of 480"},
+		"hardly any in pulses":            {When{PulseOn: time.Second, PulseOff: time.Second}, "ratio=1", "eligible 480 fired 48", false, "asked was 100 %"},
+		"the same connections each time":  {When{PulseOn: time.Second, PulseOff: time.Second}, "ratio=0.5", "eligible 20 fired 20", true, "hit 20 of 20"},
+		"half way up the ramp":            {When{Ramp: 10 * time.Second}, "ratio=1", "eligible 1000 fired 495", true, "(with the ramp, worth 49"},
+		"no ramp at all":                  {When{Ramp: 10 * time.Second}, "ratio=1", "eligible 1000 fired 1000", false, "asked was 100 %"},
+		"a ramp that lags":                {When{Ramp: 10 * time.Second}, "ratio=1", "eligible 1000 fired 300", false, "asked was 100 %"},
+		"half of half":                    {When{Ramp: 10 * time.Second}, "ratio=0.5", "eligible 1000 fired 240", true, "hit 240 of 1,000"},
+		"some addresses":                  {When{From: "10.0.0.0/8"}, "ratio=1", "eligible 1000 fired 7", true, "hit 7 of 1,000"},
+		"no address":                      {When{From: "10.0.0.0/8"}, "ratio=1", "eligible 1000 fired 0", false, "hit none of 1,000 calls"},
+		"more than half of any addresses": {When{From: "10.0.0.0/8"}, "ratio=0.5", "eligible 1000 fired 900", false, "asked was 50 %"},
+		"all were under way before":       {When{First: 20}, "ratio=1", "eligible 30 fired 0", false, "first and every count those that begin when it is in place"},
+	} {
+		p := parsePicture(t, inject("error", c.asked, c.did))
+		p.h.Faults[0].When = c.when
+		got := Judge(p.h, p.events())
+		f := got.Faults[0]
+		if f.ObservedOK != c.ok || !strings.Contains(f.Detail, c.says) {
+			t.Errorf("%s: observed %v (%s), want %v and %q", name, f.ObservedOK, f.Detail, c.ok, c.says)
+		}
+		if (got.Void == NotObserved) == c.ok {
+			t.Errorf("%s: observed is %v, and the run is void for %q", name, c.ok, got.Void)
+		}
+	}
+}
+
+// Calls that were under way when the fault came are not among those that first
+// and every count.
+func TestUnderWayBefore(t *testing.T) {
+	p := parsePicture(t, inject("error", "ratio=1", "eligible 40 fired 20"))
+	p.h.Faults[0].When = When{Every: 1, First: 30}
+	if f := Judge(p.h, p.events()).Faults[0]; f.ObservedOK {
+		t.Errorf("20 of the first 30: %s", f.Detail)
+	}
+	for _, e := range p.list {
+		if e.Edge != nil && e.At == 2*time.Second {
+			e.Edge.Answers = nil // ten calls that began in the last 100 ms before
+		}
+		if e.Edge != nil && e.At == time.Second {
+			e.Edge.Answers = nil // and ten that are older
+		}
+	}
+	f := Judge(p.h, p.events()).Faults[0]
+	if !f.ObservedOK || f.Observed["ratio"] != 0.8 || f.Detail != "hit 20 of the 20 to 30 that its conditions left of 40" {
+		t.Errorf("20 of the 20 to 30 that were left: observed %v, share %v (%s)", f.ObservedOK, f.Observed["ratio"], f.Detail)
+	}
+}
+
+// A fault on bytes is one only if there were any.
+func TestPositiveControlOfBytes(t *testing.T) {
+	for kind, did := range map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded"} {
+		p := parsePicture(t, inject(kind, "ratio=1", "eligible 10 fired 10 bytes 4096"))
+		if f := Judge(p.h, p.events()).Faults[0]; !f.ObservedOK || f.Detail != "hit 10 of 10, 4,096 bytes "+did || f.Observed["bytes"] != 4096 {
+			t.Errorf("%s: observed %v (%s) %v", kind, f.ObservedOK, f.Detail, f.Observed)
+		}
+		p = parsePicture(t, inject(kind, "ratio=1", "eligible 10 fired 10"))
+		if r := Judge(p.h, p.events()); r.Faults[0].ObservedOK || r.Void != NotObserved || !strings.Contains(r.Faults[0].Detail, "not a byte was "+did) {
+			t.Errorf("%s without a byte: %v (%s)", kind, r.Faults[0].ObservedOK, r.Faults[0].Detail)
+		}
+	}
+}
+
+// A reset that is due later finds nothing to reset where calls are short: who was
+// drawn for is no evidence of it.
+func TestPositiveControlOfLaterResets(t *testing.T) {
+	for asked, says := range map[string]string{
+		"ratio=1 wait_s=2":        "hit 10 of 10, but none of them was still there after 2 s",
+		"ratio=1 after_bytes=500": "hit 10 of 10, but none of them had an answer of more than 500 bytes",
+	} {
+		p := parsePicture(t, inject("reset", asked, "eligible 10 fired 10"))
+		if f := Judge(p.h, p.events()).Faults[0]; f.ObservedOK || !strings.Contains(f.Detail, says) {
+			t.Errorf("%s: observed %v (%s)", asked, f.ObservedOK, f.Detail)
+		}
+		for _, e := range p.list {
+			if e.Edge != nil && e.Edge.Faults != nil {
+				e.Edge.Answers = map[string]int{"reset": 1}
+			}
+		}
+		if f := Judge(p.h, p.events()).Faults[0]; !f.ObservedOK {
+			t.Errorf("%s, and one was reset: %s", asked, f.Detail)
+		}
+	}
+}
+
+// Delays that follow a law are compared with its median, as closely as their
+// number allows: 1 s of mean has a median of 693 ms under the exponential one.
+func TestPositiveControlOfLaws(t *testing.T) {
+	for name, c := range map[string]struct {
+		n, gaveUp, hungUp int
+		mean              float64 // of the delays that were measured
+		ok                bool
+		says              string
+	}{
+		"as asked":                           {500, 0, 0, 1, true, "added 69"},
+		"a tenth too long":                   {500, 0, 0, 1.1, true, "asked 693 ms"},
+		"half as long again":                 {1000, 0, 0, 1.5, false, "asked was 693 ms"},
+		"half as long":                       {500, 0, 0, 0.5, false, "asked was 693 ms"},
+		"half as long again, but only three": {3, 0, 0, 1.5, true, "asked 693 ms"},
+		"a third of the callers hung up":     {500, 250, 250, 0.9, true, "250 callers hung up before"},
+		"all callers hung up":                {0, 100, 100, 1, true, "hung up each time"},
+		"nothing was measured":               {0, 100, 0, 1, false, "no added delay around 693 ms"},
+		"hardly anything was":                {10, 90, 0, 1, false, "of 90 of them no added delay"},
+	} {
+		ev := edgeEvidence{eligible: c.n + c.gaveUp, fired: c.n + c.gaveUp, hungUp: c.hungUp}
+		for i := range c.n {
+			d := time.Duration(-c.mean * math.Log1p(-(float64(i)+0.5)/float64(c.n)) * float64(time.Second))
+			ev.delay = append(ev.delay, bucket{d, d, 1})
+		}
+		f := Fault{Kind: "latency", Edges: []string{"a -> b"}, Asked: map[string]float64{"ratio": 1, "delay_s": 1, "delay_median_s": math.Ln2}}
+		observed := map[string]float64{}
+		if ok, detail := ev.compare(f, observed); ok != c.ok || !strings.Contains(detail, c.says) {
+			t.Errorf("%s: %v (%s) %v, want %v and %q", name, ok, detail, observed, c.ok, c.says)
+		}
+		if c.n > 100 && math.Abs(observed["delay_s"]-c.mean) > 0.02 {
+			t.Errorf("%s: measured a mean of %g s", name, observed["delay_s"])
 		}
 	}
 }

@@ -35,7 +35,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata")
 //	                                1-9 so many tenths failed   ? due, never heard of   l all late   . nothing due
 //	edge NAME |…|                   # N calls   _ none   1-9 so many calls; answered in 30 ms
 //	                                f N calls, answered in 2 ms   s in 1 s
-//	did FAULT EDGE eligible N fired N [delay D] [hungup N]
+//	did FAULT EDGE eligible N fired N [delay D] [hungup N] [bytes N]
 //	event AT fault NAME STATE | event AT service NAME STATE | event AT probe NAME ok|broken DETAIL | event AT breaker EDGE STATE
 func TestPictures(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -314,6 +314,9 @@ func (p *picture) did(fields []string) {
 	}
 	if j := slices.Index(fields, "delay"); j >= 0 && did.Fired > hung {
 		did.Delay = latencies(p.duration(fields[j+1]), did.Fired-hung)
+	}
+	if j := slices.Index(fields, "bytes"); j >= 0 {
+		did.Bytes = int64(p.int(fields[j+1]))
 	}
 	e.Faults = map[string]journal.EdgeFault{name: did}
 	f := p.h.Faults[slices.IndexFunc(p.h.Faults, func(f Fault) bool { return f.Name == name })]
