@@ -308,3 +308,69 @@ func TestCorruptRequests(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 }
+
+// TestInjectedAnswersAreAnswers: other rules have their say in what an error rule
+// gives, and what is pipelined behind it.
+func TestInjectedAnswersAreAnswers(t *testing.T) {
+	p := startProxy(t, HTTP, "")
+	add(t, p, Rule{Name: "down", Percent: 1, Error: &Error{Status: 503, Body: "nobody there"}})
+	add(t, p, Rule{Name: "later", Percent: 1, Reshape: &Reshape{Answer: Edit{Set: []Field{{Name: "Retry-After", Value: "7"}, {Name: "content-type", Value: "x/y"}}}}})
+	add(t, p, Rule{Name: "slow", Percent: 1, Match: Match{Path: "/slow"}, Latency: &Latency{Delay: 20 * time.Millisecond, Where: Body}})
+	add(t, p, Rule{Name: "rot", Percent: 1, Match: Match{Path: "/rot"}, Corrupt: &Corrupt{Ratio: 1}})
+	add(t, p, Rule{Name: "cut", Percent: 1, Match: Match{Path: "/cut"}, Abort: &Abort{After: 6, Close: true}})
+	c := dial(t, p.Addr())
+	requests := []string{"GET /", "HEAD /slow", "GET /slow", "POST /rot", "GET /cut"}
+	for _, r := range requests {
+		c.send(r + " HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	for _, r := range requests {
+		method, path, _ := strings.Cut(r, " ")
+		a, err := http.ReadResponse(c.Reader, &http.Request{Method: method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(a.Body)
+		if a.StatusCode != 503 || a.Header.Get("Retry-After") != "7" || a.Header.Get("Content-Type") != "x/y" {
+			t.Errorf("%s: %+v", r, a)
+		}
+		want := "nobody there"
+		switch {
+		case method == "HEAD":
+			want = ""
+		case path == "/cut":
+			want = "nobody"
+		}
+		whole := string(body) == want
+		if path == "/rot" {
+			whole = len(body) == len(want) && string(body) != want
+		}
+		if !whole || (err != nil) != (path == "/cut") {
+			t.Errorf("%s: %q, %v", r, body, err)
+		}
+	}
+	c.Close()
+	s := collect(t, p, func(s Stats) bool { return s.Open == 0 })
+	if s.Answers["503"] != 4 || s.Answers["closed"] != 1 || s.Rules["slow"].Fired != 1 || s.Rules["slow"].Delay.Count() != 1 || s.Rules["slow"].Bytes != int64(len("nobody there")) {
+		t.Errorf("answers %v, rule %+v", s.Answers, s.Rules["slow"])
+	}
+}
+
+// TestBrokenChunksPassAsTheyAre: what stops being chunked coding is not content,
+// and is not touched.
+func TestBrokenChunksPassAsTheyAre(t *testing.T) {
+	const answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nno chunk, but twenty bytes and more"
+	p := startProxy(t, HTTP, startTCP(t, func(c net.Conn) {
+		c.Read(make([]byte, 100))
+		io.WriteString(c, answer)
+	}))
+	add(t, p, Rule{Name: "rot", Percent: 1, Corrupt: &Corrupt{Ratio: 1}})
+	add(t, p, Rule{Name: "cut", Percent: 1, Abort: &Abort{After: 3}})
+	c := dial(t, p.Addr())
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	got, err := io.ReadAll(c.Reader)
+	at := strings.Index(answer, "ok")
+	if err != nil || len(got) != len(answer) || string(got[:at]) != answer[:at] || string(got[at+2:]) != answer[at+2:] || string(got[at:at+2]) == "ok" {
+		t.Errorf("got %q, %v, want %q but its two bytes of content", got, err, answer)
+	}
+	collect(t, p, func(s Stats) bool { return s.Opaque == 1 && s.Answers["opaque"] == 1 && s.Rules["rot"].Bytes == 2 })
+}

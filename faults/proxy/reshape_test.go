@@ -175,22 +175,3 @@ func TestReshapeLargeHeads(t *testing.T) {
 		}
 	}
 }
-
-// TestReshapeInjected: also the answer of an error rule is changed.
-func TestReshapeInjected(t *testing.T) {
-	p := startProxy(t, HTTP, "")
-	add(t, p, Rule{Name: "down", Percent: 1, Error: &Error{Status: 503, Body: "no"}})
-	add(t, p, Rule{Name: "later", Percent: 1, Reshape: &Reshape{Answer: Edit{Set: []Field{{Name: "Retry-After", Value: "7"}, {Name: "content-type", Value: "x/y"}}}}})
-	c := dial(t, p.Addr())
-	for _, method := range []string{"GET", "HEAD", "POST"} {
-		c.send(method + " / HTTP/1.1\r\nHost: x\r\n\r\n")
-		a, err := http.ReadResponse(c.Reader, &http.Request{Method: method})
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(a.Body)
-		if a.StatusCode != 503 || a.Header.Get("Retry-After") != "7" || a.Header.Get("Content-Type") != "x/y" || string(body) != "no" && method != "HEAD" {
-			t.Errorf("%s: %+v %q", method, a, body)
-		}
-	}
-}

@@ -194,6 +194,18 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 		}
 		r := Rule{Name: fmt.Sprint("rule ", rng.IntN(8)), Percent: float64(rng.IntN(5)) / 4}
 		const paceOnly, all, onTCP = 5, 11, 16
+		if !cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 { // looks into bodies, and alters none
+			switch rng.IntN(3) {
+			case 0:
+				r.Latency = &Latency{Delay: time.Duration(rng.IntN(4)) * time.Millisecond, Where: Body, Direction: string([]Direction{Request, Answer}[rng.IntN(2)])}
+			case 1:
+				r.Abort = &Abort{After: maxBytes, Close: true}
+			case 2:
+				r.Corrupt = &Corrupt{}
+			}
+			removes = append(removes, add(t, p, r))
+			continue
+		}
 		if cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 {
 			r.Match = []Match{{}, {Path: "/"}, {Methods: []string{"POST"}}, {Path: "/other"}}[rng.IntN(4)]
 			callRule(rng, &r)
