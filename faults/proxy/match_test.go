@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chaosctl/chaosctl/faults/proxy/framing"
 	"pgregory.net/rapid"
 )
 
@@ -67,6 +69,47 @@ func TestMatchFits(t *testing.T) {
 			t.Errorf("%+v of %q: %v, want %s", c.m, c.head, got, c.want)
 		}
 	}
+}
+
+// FuzzAsked holds what a match looks at against net/http: where that understands
+// a request, both see one host and one path.
+func FuzzAsked(f *testing.F) {
+	for _, s := range []string{
+		"GET /a/b?c HTTP/1.1\r\nHost: x:80\r\nHOST: y\r\n\r\n",
+		"GET http://u@x:1/a?b HTTP/1.1\r\nHost: y\r\n\r\n",
+		"GET http://x?a/b HTTP/1.1\r\nHost: y\r\n\r\n",
+		"\r\nOPTIONS * HTTP/1.1\nhost:\tx \n\n",
+		"CONNECT x:1 HTTP/1.1\r\nHost: y\r\n\r\n",
+		"CONNECT /rpc HTTP/1.0\r\n\r\n",
+		"GET a:b://c HTTP/1.0\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		h, err := framing.ParseRequest(p)
+		if err != nil {
+			return
+		}
+		q := asked(p[:h.Size])
+		theirs, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimLeft(p, "\r\n"))))
+		if err != nil {
+			return
+		}
+		host := q.host
+		if host == nil {
+			host = q.field("Host")
+		}
+		if string(q.method) != theirs.Method || string(host) != theirs.Host && theirs.URL.Opaque == "" {
+			t.Fatalf("we see %q on %q, net/http %q on %q, of %q", q.method, host, theirs.Method, theirs.Host, p)
+		}
+		if uri := theirs.RequestURI; uri[0] == '/' {
+			if path, _, _ := strings.Cut(uri, "?"); path != string(q.path) {
+				t.Fatalf("we see the path %q, net/http %q, of %q", q.path, path, p)
+			}
+		} else if path := theirs.URL.EscapedPath(); theirs.URL.Host != "" && len(theirs.URL.RawPath) > 0 && path != string(q.path) {
+			t.Fatalf("we see the path %q, net/http %q, of %q", q.path, path, p)
+		}
+	})
 }
 
 // TestGlob holds patterns against regexp.

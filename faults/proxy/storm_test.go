@@ -206,12 +206,6 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			removes = append(removes, add(t, p, r))
 			continue
 		}
-		if cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 {
-			r.Match = []Match{{}, {Path: "/"}, {Methods: []string{"POST"}}, {Path: "/other"}}[rng.IntN(4)]
-			callRule(rng, &r)
-			removes = append(removes, add(t, p, r))
-			continue
-		}
 		kinds := paceOnly
 		if cuts {
 			kinds = all
@@ -221,7 +215,13 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			}
 		}
 		direction := []Direction{Both, Request, Answer}[rng.IntN(3)]
-		switch rng.IntN(kinds) {
+		kind := rng.IntN(kinds)
+		if cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 {
+			r.Match = []Match{{}, {Path: "/"}, {Methods: []string{"POST"}}, {Path: "/other"}}[rng.IntN(4)]
+			callRule(rng, &r)
+			kind = -1
+		}
+		switch kind {
 		case 0:
 			r.Latency = &Latency{Delay: time.Duration(rng.IntN(8)) * time.Millisecond}
 		case 1:
