@@ -71,6 +71,19 @@ func BenchmarkCalls(b *testing.B) {
 		add(b, p, Rule{Name: "c", Bandwidth: &Bandwidth{BytesPerS: 1000}})
 		benchmarkCalls(b, p.Addr())
 	})
+	b.Run("http, matches that never fit", func(b *testing.B) {
+		p := startProxy(b, HTTP, fixedServer(b))
+		for _, m := range []Match{{Path: "/cart/*"}, {Methods: []string{"GET"}}, {Host: "*.example", Headers: []Field{{Name: "Tenant", Value: "blue"}}}} {
+			add(b, p, Rule{Name: "a", Percent: 1, Error: &Error{Status: 500}, Match: m})
+		}
+		benchmarkCalls(b, p.Addr())
+	})
+	b.Run("http, reshaped", func(b *testing.B) {
+		p := startProxy(b, HTTP, fixedServer(b))
+		e := Edit{Remove: []string{"Cookie"}, Set: []Field{{Name: "Server", Value: "x"}}}
+		add(b, p, Rule{Name: "a", Percent: 1, Reshape: &Reshape{Request: e, Answer: e}, Match: Match{Path: "/checkout"}})
+		benchmarkCalls(b, p.Addr())
+	})
 }
 
 // BenchmarkBulk is one connection as fast as it goes.
@@ -209,6 +222,27 @@ func BenchmarkHeldAccuracy(b *testing.B) {
 				c.CloseWrite()
 			}
 			done.Wait()
+		})
+	}
+}
+
+// BenchmarkMarks is what a rule with a Match costs a call: it allocates nothing.
+func BenchmarkMarks(b *testing.B) {
+	head := []byte("POST /checkout HTTP/1.1\r\nHost: orders:8080\r\nUser-Agent: x/1.0\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n")
+	for name, m := range map[string]Match{
+		"path":   {Path: "/cart/*"},
+		"method": {Methods: []string{"GET", "PUT"}},
+		"header": {Headers: []Field{{Name: "X-Tenant", Value: "blue"}}},
+		"all":    {Methods: []string{"POST"}, Path: "/check*", Host: "orders", Headers: []Field{{Name: "User-Agent", Value: "x/*"}}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := startProxy(b, HTTP, "")
+			add(b, p, Rule{Name: "a", Match: m, Error: &Error{Status: 500}})
+			rs := *p.rules.Load()
+			b.ReportAllocs()
+			for b.Loop() {
+				rs.marks(head)
+			}
 		})
 	}
 }

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/chaosctl/chaosctl/faults/proxy/framing"
@@ -53,7 +55,7 @@ func (f *flow) request(h framing.Request) error {
 		}
 	}
 	for _, r := range then.holds {
-		if err := f.hold(r, cl.number); err != nil {
+		if err := f.hold(r, cl.number, f.w-f.r); err != nil {
 			return err
 		}
 	}
@@ -236,8 +238,17 @@ func (f *flow) inject(cl call) error {
 	if err := f.beginAnswer(cl); err != nil {
 		return err
 	}
-	answer := f.injected(f.c.ofCall(&cl), cl.inject.answer(cl.method == framing.Head, cl.close))
-	if err := f.send(answer); err != nil {
+	answer := cl.inject.answer(cl.method == framing.Head, cl.close)
+	h, err := framing.ParseAnswer(answer, cl.method)
+	if err != nil {
+		return fmt.Errorf("the answer of rule %q: %w", cl.inject.Name, err)
+	}
+	head, body := answer[:h.Size], answer[h.Size:]
+	left, err := f.head(&cl, head, &h.Body, len(body))
+	if err != nil {
+		return err
+	}
+	if err := f.piece(slices.Concat(left, body), len(left), h.Body); err != nil {
 		return err
 	}
 	f.done()
@@ -252,7 +263,7 @@ func (f *flow) beginAnswer(cl call) error {
 		if r.Latency == nil || r.Latency.inBody() || !r.toAnswer() || !r.draws(w) {
 			continue
 		}
-		if err := f.hold(r, cl.number); err != nil {
+		if err := f.hold(r, cl.number, f.w-f.r); err != nil {
 			return err
 		}
 	}
@@ -260,10 +271,10 @@ func (f *flow) beginAnswer(cl call) error {
 	return f.begin(w)
 }
 
-// hold waits for the delay that the rule has for the call of that number, or
-// until the rule is removed.
-func (f *flow) hold(r *active, number uint64) error {
-	r.did.bytes.Add(int64(f.w - f.r))
+// hold waits, with so many bytes, for the delay that the rule has for the call of
+// that number, or until the rule is removed.
+func (f *flow) hold(r *active, number uint64, bytes int) error {
+	r.did.bytes.Add(int64(bytes))
 	from := f.c.p.now()
 	for !r.gone.Load() {
 		r = f.c.p.rules.Load().now(r) // with the settings it has by now
@@ -282,16 +293,21 @@ func (f *flow) hold(r *active, number uint64) error {
 	return nil
 }
 
-// carry passes on a message of a call: its head, as the rules want it, then its body.
-func (f *flow) carry(cl *call, head int, body *framing.Body) error {
-	head, err := f.sendHead(f.c.ofCall(cl), head)
+// carry passes on a message of a call whose head of that size is in the buffer.
+func (f *flow) carry(cl *call, size int, body *framing.Body) error {
+	head := f.buf[f.r : f.r+size]
+	left, err := f.head(cl, head, body, f.w-f.r-size)
 	if err != nil {
 		return err
 	}
-	if head, err = f.beforeBody(cl, head, body); err != nil {
+	if len(left) > 0 && &left[0] == &head[0] {
+		return f.message(size, body, f.piece)
+	}
+	if err := f.send(left); err != nil {
 		return err
 	}
-	return f.message(head, body, f.piece)
+	f.r += size
+	return f.message(0, body, f.piece)
 }
 
 // message hands on a message whose head, or what is left of it, is in the buffer,

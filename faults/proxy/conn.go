@@ -499,7 +499,7 @@ func (c *conn) change(from, to *active) {
 	case c.heldBy(from):
 		c.silent = to
 	case c.raw:
-		if is && !was && c.drawn >= to.id && to.Connect == nil {
+		if is && !was && c.drawn >= to.id && to.Connect == nil && !to.ofCallsOnly(c.p.config.Protocol) {
 			to.did.fired.Add(1)
 		}
 		switch {

@@ -31,15 +31,11 @@ func (f *flow) piece(p []byte, head int, at framing.Body) error {
 	}
 	for len(p) > 0 {
 		place := at.Content()
-		n, content := at.Next(p)
+		n, content := at.Next(p) // n > 0: p is the body's
 		var err error
-		switch {
-		case n == 0: // not chunked coding: as it is
-			n = len(p)
-			err = f.send(p)
-		case content:
+		if content {
 			err = f.content(p[:n], place)
-		default:
+		} else {
 			err = f.send(p[:n])
 		}
 		if err != nil {
@@ -117,27 +113,29 @@ func (f *flow) writeCorrupt(p []byte, place int64) (int, error) {
 // inBody tells whether a latency rule holds back the body of a message, not all of it.
 func (l *Latency) inBody() bool { return l.Where == Body }
 
-// beforeBody holds the body of a call's message back as long as the rules want, its
-// head sent before. It tells how much of the head is left to be sent.
-func (f *flow) beforeBody(cl *call, head int, body *framing.Body) (left int, err error) {
-	if body.Empty() {
-		return head, nil
-	}
+// head makes the head of a call's message what the rules want it to be, and holds
+// its body, of which so many bytes wait, back as long as they want. It returns
+// what is still to be sent in front of the body: as a rule the head itself, so
+// that both can go at once.
+func (f *flow) head(cl *call, head []byte, body *framing.Body, waiting int) (left []byte, err error) {
 	w := f.c.ofCall(cl)
+	left = f.reshaped(w, head)
+	if body.Empty() {
+		return left, nil
+	}
 	for _, r := range *f.c.p.rules.Load() {
 		if r.Latency == nil || !r.Latency.inBody() || r.toAnswer() != f.isDown || !r.draws(w) {
 			continue
 		}
-		if err := f.send(f.buf[f.r : f.r+head]); err != nil {
-			return 0, err
+		if err := f.send(left); err != nil {
+			return nil, err
 		}
-		f.r += head
-		head = 0
-		if err := f.hold(r, cl.number); err != nil {
-			return 0, err
+		left = nil
+		if err := f.hold(r, cl.number, waiting); err != nil {
+			return nil, err
 		}
 	}
-	return head, nil
+	return left, nil
 }
 
 // restageContent takes over the rules about the content of the call whose bytes pass.

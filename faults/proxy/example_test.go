@@ -120,3 +120,59 @@ func ExampleProxy_SetRules() {
 	// proxy "orders -> db": rule "short": limit is -1 bytes, want from 0 to 1125899906842624
 	// "one two three" <nil>
 }
+
+// Of all that is asked of the shop, only the orders of one tenant suffer: every
+// second one is cut off within its body, and all of them lose a header.
+func ExampleMatch() {
+	shop := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		fmt.Fprint(w, "all is well")
+	}))
+	defer shop.Close()
+
+	orders := proxy.Match{
+		Methods: []string{"GET", "POST"},
+		Path:    "/users/*/orders",
+		Headers: []proxy.Field{{Name: "X-Tenant", Value: "blue"}},
+	}
+	p, err := proxy.Start(context.Background(), proxy.Config{
+		Name:     "web -> shop",
+		Upstream: shop.Listener.Addr().String(),
+		Protocol: proxy.HTTP,
+		Rules: []proxy.Rule{
+			{Name: "cut off", Percent: 1, Match: orders, When: proxy.When{Every: 2}, Abort: &proxy.Abort{After: 3, Close: true}},
+			{Name: "no tag", Percent: 1, Match: orders, Reshape: &proxy.Reshape{Answer: proxy.Edit{Remove: []string{"ETag"}}}},
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer p.Stop()
+	web := &http.Client{Transport: &http.Transport{}}
+	defer web.CloseIdleConnections()
+
+	for _, path := range []string{"/users/7/orders", "/users/7", "/users/8/orders?page=2"} {
+		request, err := http.NewRequest("GET", "http://"+p.Addr()+path, nil)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		request.Header.Set("X-Tenant", "blue")
+		answer, err := web.Do(request)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		fmt.Printf("%s: %q, %v, tag %q\n", path, body, err, answer.Header.Get("ETag"))
+	}
+	did := p.Collect().Rules["cut off"]
+	fmt.Printf("%d of %d hit\n", did.Fired, did.Eligible)
+	// Output:
+	// /users/7/orders: "all is well", <nil>, tag ""
+	// /users/7: "all is well", <nil>, tag "\"1\""
+	// /users/8/orders?page=2: "all", unexpected EOF, tag ""
+	// 1 of 2 hit
+}

@@ -97,10 +97,11 @@ func asked(head []byte) request {
 	method, target := framing.RequestLine(head)
 	q := request{head: head, method: method, target: target, path: target}
 	switch {
+	case target[0] == '/': // origin-form
 	case string(method) == "CONNECT": // authority-form
 		q.host, q.path = target, nil
-	case target[0] != '/': // absolute-form, or *
-		if i := bytes.Index(target, []byte("://")); i > 0 {
+	default: // absolute-form, or *
+		if i := bytes.IndexByte(target, ':'); i > 0 && bytes.HasPrefix(target[i:], []byte("://")) {
 			q.host, q.path = target[i+3:], nil
 			if i := bytes.IndexAny(q.host, "/?#"); i >= 0 {
 				q.host, q.path = q.host[:i], q.host[i:]

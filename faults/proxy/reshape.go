@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +12,7 @@ import (
 // not name pass as they are, byte for byte and in their places. What says where a
 // message ends, or what becomes of its connection, is refused (framing.Frames), and
 // a head that would grow beyond framing.MaxHead passes as it is. 1xx heads are left
-// alone, but 101; an answer that an Error rule gives is changed as any other.
+// alone, but 101.
 type Reshape struct {
 	Request, Answer Edit
 }
@@ -111,28 +110,4 @@ func (f *flow) reshaped(w who, head []byte) []byte {
 		f.heads = nil
 	}
 	return head
-}
-
-// sendHead passes on the head of that size that is in the buffer, and tells how
-// much of it is left to be sent: all, when no rule changes it, so that it can go
-// together with the body.
-func (f *flow) sendHead(w who, size int) (left int, err error) {
-	head := f.buf[f.r : f.r+size]
-	as := f.reshaped(w, head)
-	if &as[0] == &head[0] {
-		return size, nil
-	}
-	err = f.send(as)
-	f.r += size
-	return 0, err
-}
-
-// injected is an answer that an error rule gives, with its head reshaped.
-func (f *flow) injected(w who, answer []byte) []byte {
-	size := bytes.Index(answer, []byte("\r\n\r\n")) + 4
-	as := f.reshaped(w, answer[:size])
-	if &as[0] == &answer[0] {
-		return answer
-	}
-	return slices.Concat(as, answer[size:])
 }

@@ -135,14 +135,16 @@ const (
 // Error answers an HTTP request with Status and Body in the upstream's place.
 // The request's body is read to its end, so that the connection stays usable;
 // only where the caller waits for a 100 Continue, or asked for it, is it closed.
+// Other rules treat that answer as they would the upstream's.
 type Error struct {
 	Status int // 200 to 599
 	Body   string
 }
 
 // Cut is what Reset and Blackhole have in common: it strikes when After bytes
-// of the answer (TCP edges: of everything that came from the upstream) have
-// passed; After 0 strikes before the upstream hears of the call.
+// of the answer, its head included (TCP edges: of everything that came from the
+// upstream), have passed; After 0 strikes before the upstream hears of the call.
+// To strike so far into the body is what Abort is for.
 //
 // Reset closes the caller's connection, and the upstream's, with RST; also open
 // ones, and at Percent 1 idle ones of HTTP edges too, before Add returns.

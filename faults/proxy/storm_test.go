@@ -194,6 +194,18 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 		}
 		r := Rule{Name: fmt.Sprint("rule ", rng.IntN(8)), Percent: float64(rng.IntN(5)) / 4}
 		const paceOnly, all, onTCP = 5, 11, 16
+		if !cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 { // looks into bodies, and alters none
+			switch rng.IntN(3) {
+			case 0:
+				r.Latency = &Latency{Delay: time.Duration(rng.IntN(4)) * time.Millisecond, Where: Body, Direction: string([]Direction{Request, Answer}[rng.IntN(2)])}
+			case 1:
+				r.Abort = &Abort{After: maxBytes, Close: true}
+			case 2:
+				r.Corrupt = &Corrupt{}
+			}
+			removes = append(removes, add(t, p, r))
+			continue
+		}
 		kinds := paceOnly
 		if cuts {
 			kinds = all
@@ -203,7 +215,13 @@ func rulesComeAndGo(t *testing.T, p *Proxy, seed uint64, over <-chan struct{}, c
 			}
 		}
 		direction := []Direction{Both, Request, Answer}[rng.IntN(3)]
-		switch rng.IntN(kinds) {
+		kind := rng.IntN(kinds)
+		if cuts && p.config.Protocol == HTTP && rng.IntN(3) == 0 {
+			r.Match = []Match{{}, {Path: "/"}, {Methods: []string{"POST"}}, {Path: "/other"}}[rng.IntN(4)]
+			callRule(rng, &r)
+			kind = -1
+		}
+		switch kind {
 		case 0:
 			r.Latency = &Latency{Delay: time.Duration(rng.IntN(8)) * time.Millisecond}
 		case 1:
@@ -365,6 +383,11 @@ func TestCallsAddUp(t *testing.T) {
 		{Name: "error", Percent: 0.2, Error: &Error{Status: 500}},
 		{Name: "refuse", Percent: 0.1, Refuse: &Refuse{}},
 		{Name: "slow", Percent: 0.3, Latency: &Latency{Delay: 2 * time.Millisecond}},
+		{Name: "slow body", Percent: 0.3, Latency: &Latency{Delay: 2 * time.Millisecond, Where: Body}},
+		{Name: "abort", Percent: 0.1, Abort: &Abort{After: 2}},
+		{Name: "close", Percent: 0.1, Abort: &Abort{After: 3, Close: true}},
+		{Name: "reshape", Percent: 0.5, Reshape: &Reshape{Answer: Edit{Set: []Field{{Name: "Server", Value: "x"}}}}},
+		{Name: "rot", Percent: 0.5, Match: Match{Methods: []string{"POST"}}, Corrupt: &Corrupt{Ratio: 0.1}},
 	} {
 		removes = append(removes, add(t, p, r))
 	}
