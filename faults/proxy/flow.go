@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/chaosctl/chaosctl/faults/proxy/framing"
 )
 
@@ -28,6 +30,7 @@ type flow struct {
 	wake chan struct{}
 
 	timer    *time.Timer
+	alarm    alarm
 	readBy   time.Duration // read deadline that in has; unknown after a nudge
 	writeSet bool          // out may have a write deadline that is over
 	raw      bool          // conn.raw, as last looked at
@@ -40,8 +43,11 @@ type flow struct {
 	quiet   int   // reads in a row that a small buffer would have held
 	claimed int64 // of the proxy's budget for held bytes
 	queue   queue
-	vec     net.Buffers // of the queue, while they are written
-	eof     bool        // in has sent FIN
+	space   []byte                // of the queue, while bytes are read …
+	until   time.Duration         // … until then
+	into    func(fd uintptr) bool // takeInto, bound once
+	vec     net.Buffers           // of the queue, while they are written
+	eof     bool                  // in has sent FIN
 
 	// The path of bytes that nothing needs to see (direct.go).
 	take, give func(fd uintptr) bool // takeFrom and giveTo, bound once
@@ -128,6 +134,53 @@ func (f *flow) read(p []byte, until time.Duration) (int, error) {
 		return 0, f.ended()
 	}
 	return 0, f.readFailed(err)
+}
+
+// readQuick is read, and cheaper than it where bytes are there already: only when
+// it must wait does it set the deadline, and the alarm.
+func (f *flow) readQuick(p []byte, until time.Duration) (int, error) {
+	if f.pipe != nil || f.in.raw == nil {
+		return f.read(p, until)
+	}
+	if f.readBy == unknown || f.readBy <= f.c.p.now() { // raw.Read does not even try after its deadline
+		if err := f.armRead(until); err != nil {
+			return 0, err
+		}
+	}
+	f.space, f.until, f.took, f.tookErr = p, until, 0, nil
+	err := f.in.raw.Read(f.into)
+	f.space = nil
+	switch {
+	case f.took > 0:
+		return f.took, nil
+	case f.tookErr == errNudged:
+		return 0, errNudged
+	case f.tookErr == io.EOF:
+		return 0, f.ended()
+	case err == nil:
+		err = f.tookErr
+	}
+	return 0, f.readFailed(err)
+}
+
+// takeInto is called with the source's file descriptor until it returns true.
+func (f *flow) takeInto(fd uintptr) bool {
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(fd), f.space) })
+	switch {
+	case err == unix.EAGAIN:
+		if err := f.armRead(f.until); err != nil {
+			f.tookErr = err
+			return true
+		}
+		f.c.p.alarms.wake(&f.alarm, f.until)
+		return false
+	case err != nil:
+		f.tookErr = os.NewSyscallError("read", err)
+	case n == 0:
+		f.tookErr = io.EOF
+	}
+	f.took = max(n, 0)
+	return true
 }
 
 // armRead makes the next read end at that time, or when nudged.
@@ -245,6 +298,7 @@ func (f *flow) wait(until time.Duration) error {
 			f.timer.Reset(d)
 		}
 		due = f.timer.C
+		f.c.p.alarms.wake(&f.alarm, until)
 		defer f.timer.Stop()
 	}
 	for f.rev.Load() == f.seen {

@@ -89,7 +89,7 @@ func (f *flow) receive(until time.Duration) error {
 		}
 		return f.wait(until)
 	}
-	n, err := f.read(p, until)
+	n, err := f.readQuick(p, until)
 	f.queue.received(n)
 	f.holds.receive(f.c, f.c.p.now(), n)
 	return err
