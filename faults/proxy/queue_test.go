@@ -73,14 +73,15 @@ func TestHeldBytesAreBounded(t *testing.T) {
 // TestSmallPiecesAreBounded: what is known of a piece costs more than its byte.
 func TestSmallPiecesAreBounded(t *testing.T) {
 	const most = 4 * ownMarks * markSize
-	inBubbleOf(t, Config{Name: "x", Protocol: TCP, HoldMost: most}, func(c net.Conn) {
+	inBubbleOf(t, Config{Name: "x", Protocol: TCP, HoldMost: most, Rules: []Rule{
+		{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Second}},
+	}}, func(c net.Conn) {
 		for {
 			if _, err := c.Write([]byte{'x'}); err != nil {
 				return
 			}
 		}
 	}, func(t *testing.T, p *Proxy, c net.Conn) {
-		add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Second}})
 		time.Sleep(time.Second / 2)
 		pieces := p.Collect().Rules["slow"].Bytes
 		if n := p.held.claimed.Load(); n > most || n == 0 || pieces < ownMarks || pieces > most/markSize+ownMarks {
@@ -270,5 +271,29 @@ func TestHeldBytesAreTheSame(t *testing.T) {
 	p.Stop()
 	if n := p.held.claimed.Load(); n != 0 {
 		t.Errorf("%d bytes are still claimed", n)
+	}
+}
+
+// TestHeldWhileTheReceiverWaits: bytes are read, and held from then on, also while
+// the receiver takes none of those that are due; then they all go on at once.
+func TestHeldWhileTheReceiverWaits(t *testing.T) {
+	const size = 64 << 20 // more than the kernel's buffers take for a caller that does not read
+	p := startProxy(t, TCP, startTCP(t, func(c net.Conn) {
+		for range size >> 20 {
+			c.Write(make([]byte, 1<<20))
+		}
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+	}))
+	remove := add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Millisecond}})
+	c := dial(t, p.Addr())
+	s := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Bytes == size })
+	if s.BytesDown >= size {
+		t.Fatalf("all %d bytes went on: nothing had to wait", s.BytesDown)
+	}
+	add(t, p, Rule{Name: "other", Percent: 1, Latency: &Latency{Delay: time.Millisecond}}) // one that waits is nudged
+	remove()
+	if n, err := io.Copy(io.Discard, c.TCPConn); n != size || err != nil {
+		t.Errorf("%d bytes came, %v; want %d", n, err, size)
 	}
 }
