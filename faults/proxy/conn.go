@@ -83,6 +83,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 	c.down = flow{c: c, isDown: true, out: client, wake: make(chan struct{}, 1), readBy: forever}
 	for _, f := range []*flow{&c.up, &c.down} {
 		f.take, f.give = f.takeFrom, f.giveTo
+		f.into, f.some = f.takeInto, f.giveSome
 		f.queue.budget = &p.held
 	}
 	if p.config.Protocol == TCP {

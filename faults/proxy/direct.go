@@ -242,6 +242,7 @@ func (f *flow) discardAll() {
 	f.queue.drop()
 	f.holds.drop(&f.queue)
 	f.queue.budget.leave(f)
+	f.c.p.alarms.stop(&f.alarm)
 	if f.pipe != nil {
 		sparePipes.put(f.pipe)
 		f.pipe = nil

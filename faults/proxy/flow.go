@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/chaosctl/chaosctl/faults/proxy/framing"
 )
 
@@ -28,6 +30,7 @@ type flow struct {
 	wake chan struct{}
 
 	timer    *time.Timer
+	alarm    alarm
 	readBy   time.Duration // read deadline that in has; unknown after a nudge
 	writeSet bool          // out may have a write deadline that is over
 	raw      bool          // conn.raw, as last looked at
@@ -40,8 +43,13 @@ type flow struct {
 	quiet   int   // reads in a row that a small buffer would have held
 	claimed int64 // of the proxy's budget for held bytes
 	queue   queue
-	vec     net.Buffers // of the queue, while they are written
-	eof     bool        // in has sent FIN
+	space   []byte                // of the queue, while bytes are read …
+	until   time.Duration         // … until then
+	into    func(fd uintptr) bool // takeInto, bound once
+	some    func(fd uintptr) bool // giveSome, bound once
+	stuck   atomic.Bool           // out takes nothing now; a nudge will come
+	vec     net.Buffers           // of the queue, while they are written
+	eof     bool                  // in has sent FIN
 
 	// The path of bytes that nothing needs to see (direct.go).
 	take, give func(fd uintptr) bool // takeFrom and giveTo, bound once
@@ -132,6 +140,62 @@ func (f *flow) read(p []byte, until time.Duration) (int, error) {
 	return 0, f.readFailed(err)
 }
 
+// readQuick is read, and cheaper than it where bytes are there already: only when
+// it must wait does it set the deadline, and the alarm. A time that is over means
+// not to wait.
+func (f *flow) readQuick(p []byte, until time.Duration) (int, error) {
+	if f.pipe != nil || f.in.raw == nil {
+		return f.read(p, until)
+	}
+	if now := f.c.p.now(); f.readBy == unknown || f.readBy <= now { // raw.Read does not even try after its deadline
+		at := until
+		if at <= now {
+			at = forever
+		}
+		if err := f.armRead(at); err != nil {
+			return 0, err
+		}
+	}
+	f.space, f.until, f.took, f.tookErr = p, until, 0, nil
+	err := f.in.raw.Read(f.into)
+	f.space = nil
+	switch {
+	case f.took > 0:
+		return f.took, nil
+	case f.tookErr == errNudged, f.tookErr == errDue:
+		return 0, f.tookErr
+	case f.tookErr == io.EOF:
+		return 0, f.ended()
+	case err == nil:
+		err = f.tookErr
+	}
+	return 0, f.readFailed(err)
+}
+
+// takeInto is called with the source's file descriptor until it returns true.
+func (f *flow) takeInto(fd uintptr) bool {
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(fd), f.space) })
+	switch {
+	case err == unix.EAGAIN:
+		if f.until <= f.c.p.now() {
+			f.tookErr = errDue
+			return true
+		}
+		if err := f.armRead(f.until); err != nil {
+			f.tookErr = err
+			return true
+		}
+		f.c.p.alarms.wake(&f.alarm, f.until)
+		return false
+	case err != nil:
+		f.tookErr = os.NewSyscallError("read", err)
+	case n == 0:
+		f.tookErr = io.EOF
+	}
+	f.took = max(n, 0)
+	return true
+}
+
 // armRead makes the next read end at that time, or when nudged.
 //
 // Subtle: nudge counts first and sets the deadline second; here the deadline is
@@ -202,6 +266,59 @@ func (f *flow) writev(v *net.Buffers) (int, error) {
 	return int(n), nil
 }
 
+// writeSome is writev of f.vec as far as it goes at once. When not all did, the flow is
+// stuck, and nudged when out takes more.
+func (f *flow) writeSome() (int, error) {
+	if err := f.armWrite(); err != nil {
+		return 0, err
+	}
+	f.gave, f.gaveErr = 0, nil
+	err := f.out.raw.Write(f.some)
+	f.wrote(f.gave)
+	switch {
+	case err != nil:
+		return f.gave, f.writeFailed(err)
+	case f.gaveErr == unix.EAGAIN:
+		f.stick()
+	case f.gaveErr != nil:
+		return f.gave, f.writeFailed(os.NewSyscallError("writev", f.gaveErr))
+	}
+	return f.gave, nil
+}
+
+// giveSome is called with the destination's file descriptor, once.
+func (f *flow) giveSome(fd uintptr) bool {
+	n, err := ignoringEINTR(func() (int, error) {
+		if len(f.vec) == 1 {
+			return unix.Write(int(fd), f.vec[0])
+		}
+		return unix.Writev(int(fd), f.vec)
+	})
+	f.gave, f.gaveErr = max(n, 0), err
+	return true
+}
+
+// stick waits for out to take more, while the flow goes on reading. Whatever ends
+// the wait, the flow looks itself.
+func (f *flow) stick() {
+	f.stuck.Store(true)
+	raw := f.out.raw
+	f.c.p.all.Go(func() {
+		_ = raw.Write(func(fd uintptr) bool {
+			n, err := ignoringEINTR(func() (int, error) {
+				return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
+			})
+			return n > 0 || err != nil
+		})
+		f.stuck.Store(false)
+		f.c.mu.Lock()
+		if !f.c.over {
+			f.c.nudge(f)
+		}
+		f.c.mu.Unlock()
+	})
+}
+
 // armWrite lets the next write go on until it is nudged (see armRead).
 func (f *flow) armWrite() error {
 	if f.writeSet {
@@ -247,6 +364,7 @@ func (f *flow) wait(until time.Duration) error {
 			f.timer.Reset(d)
 		}
 		due = f.timer.C
+		f.c.p.alarms.wake(&f.alarm, until)
 		defer f.timer.Stop()
 	}
 	for f.rev.Load() == f.seen {

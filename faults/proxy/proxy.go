@@ -93,6 +93,7 @@ type Proxy struct {
 	open     atomic.Int64
 	stats    counters
 	held     budget
+	alarms   *alarms // nil: on a clock of a test
 
 	rulesMu sync.Mutex // one change of rules at a time, told to every conn before the next
 	rules   atomic.Pointer[rules]
@@ -154,11 +155,17 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 		p.placed = append(p.placed, p.place(r, true))
 	}
 	p.publish(nil)
+	if _, is := l.(*net.TCPListener); is {
+		p.alarms = newAlarms(p.start)
+	}
 	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
 	p.all.Go(p.accept)
+	if p.alarms != nil {
+		p.all.Go(p.alarms.run)
+	}
 	p.all.Go(func() {
 		p.keepAlive()
 		p.shut()
@@ -201,6 +208,7 @@ func (p *Proxy) Stop() error {
 
 func (p *Proxy) shut() {
 	p.listener.Close()
+	p.alarms.close()
 	p.stopPulses()
 	p.mu.Lock()
 	p.stopped = true

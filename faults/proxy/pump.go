@@ -29,23 +29,27 @@ func (f *flow) tunnel() error {
 }
 
 // pump is one loop: pass on what may pass, then read until the next byte may.
-// Reading goes on while bytes are held, so that each is held from the moment it
-// came; what is held is bounded, and then the sender waits.
+// Reading goes on while bytes are held, also when the receiver takes none, so that
+// each is held from the moment it came; what is held is bounded, and then the
+// sender waits.
 func (f *flow) pump() error {
 	for {
 		now := f.c.p.now()
 		until := forever
-		if n := f.holds.ready(now, &f.queue); n > 0 {
+		if n := f.holds.ready(now, &f.queue); n == 0 || f.stuck.Load() {
+			until = f.holds.next()
+		} else {
 			n, again := f.admit(now, n)
 			if n > 0 {
 				if err := f.pass(n); err != nil {
 					return err
 				}
-				continue
+				if f.holds.free == 0 || len(f.holds.by) == 0 {
+					continue
+				}
+				again = now // what has come meanwhile is read at once: it is held from then on
 			}
 			until = again
-		} else {
-			until = f.holds.next()
 		}
 
 		var err error
@@ -84,12 +88,12 @@ func (f *flow) receive(until time.Duration) error {
 		p = f.queue.room(held)
 	}
 	if p == nil {
-		if held {
+		if held && until > f.c.p.now() {
 			f.queue.budget.await(f, f.queue.refused)
 		}
 		return f.wait(until)
 	}
-	n, err := f.read(p, until)
+	n, err := f.readQuick(p, until)
 	f.queue.received(n)
 	f.holds.receive(f.c, f.c.p.now(), n)
 	return err
@@ -110,7 +114,13 @@ func (f *flow) pass(n int) error {
 	}
 	vec := f.queue.front(f.vec[:0], n)
 	f.vec = vec
-	passed, err := f.writev(&f.vec)
+	var passed int
+	var err error
+	if len(f.holds.by) > 0 && f.out.raw != nil {
+		passed, err = f.writeSome()
+	} else {
+		passed, err = f.writev(&f.vec)
+	}
 	f.vec = vec[:0]
 	for _, c := range f.corrupt { // what was not written is as it was
 		c.by.did.bytes.Add(c.flips - f.flip(c, place, passed, n))

@@ -72,15 +72,16 @@ func TestHeldBytesAreBounded(t *testing.T) {
 
 // TestSmallPiecesAreBounded: what is known of a piece costs more than its byte.
 func TestSmallPiecesAreBounded(t *testing.T) {
-	const most = 4 * ownMarks * int64(48)
-	inBubbleOf(t, Config{Name: "x", Protocol: TCP, HoldMost: most}, func(c net.Conn) {
+	const most = 4 * ownMarks * markSize
+	inBubbleOf(t, Config{Name: "x", Protocol: TCP, HoldMost: most, Rules: []Rule{
+		{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Second}},
+	}}, func(c net.Conn) {
 		for {
 			if _, err := c.Write([]byte{'x'}); err != nil {
 				return
 			}
 		}
 	}, func(t *testing.T, p *Proxy, c net.Conn) {
-		add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Second}})
 		time.Sleep(time.Second / 2)
 		pieces := p.Collect().Rules["slow"].Bytes
 		if n := p.held.claimed.Load(); n > most || n == 0 || pieces < ownMarks || pieces > most/markSize+ownMarks {
@@ -199,4 +200,100 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 			rt.Fatalf("empty, it keeps %d chunks, %d bytes of the budget", len(q.chunks)-q.first, q.claimed)
 		}
 	})
+}
+
+// TestHeldBytesAreTheSame: through a proxy that holds little, whatever is written
+// in whatever pieces, while latency rules come, go and change and others stand
+// behind them, comes out whole, in order, and with its end.
+func TestHeldBytesAreTheSame(t *testing.T) {
+	const most = 2 * largeBuffer
+	p := startHolding(t, most, startTCP(t, echo))
+	rapid.Check(t, func(rt *rapid.T) {
+		c := dial(t, p.Addr())
+		defer c.Close()
+		sent := make([]byte, rapid.SampledFrom([]int{0, 1, 5000, largeBuffer, 3 * most}).Draw(rt, "bytes"))
+		for i := range sent {
+			sent[i] = byte(i % 251)
+		}
+		pieces := rapid.SliceOfN(rapid.IntRange(1, largeBuffer), 1, 5).Draw(rt, "pieces")
+		type step struct {
+			after time.Duration
+			rules []Rule
+		}
+		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
+			s := step{after: time.Duration(rapid.IntRange(0, 500).Draw(rt, "µs")) * time.Microsecond}
+			for _, way := range []Direction{Request, Answer} {
+				if rapid.Bool().Draw(rt, "hold") {
+					d := time.Duration(rapid.IntRange(0, 1500).Draw(rt, "delay µs")) * time.Microsecond
+					s.rules = append(s.rules, Rule{Name: "hold " + string(way), Percent: 1, Latency: &Latency{Delay: d, Jitter: d / 2, Direction: string(way)}})
+				}
+				if rapid.Bool().Draw(rt, "slice") {
+					n := int64(rapid.IntRange(10_000, 100_000).Draw(rt, "average"))
+					s.rules = append(s.rules, Rule{Name: "slice " + string(way), Percent: 1, Slice: &Slice{Average: n, Variation: n / 2, Direction: way}})
+				}
+			}
+			return s
+		}), 1, 6).Draw(rt, "steps")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for rest, i := sent, 0; len(rest) > 0; i++ {
+				n := min(len(rest), pieces[i%len(pieces)])
+				c.TCPConn.Write(rest[:n])
+				rest = rest[n:]
+			}
+			c.CloseWrite()
+		}()
+		ruled := make(chan error, 1)
+		go func() {
+			for _, s := range steps {
+				time.Sleep(s.after)
+				if err := p.SetRules(s.rules); err != nil {
+					ruled <- err
+					return
+				}
+			}
+			ruled <- nil
+		}()
+		got, err := io.ReadAll(c.TCPConn)
+		<-done
+		if err := <-ruled; err != nil {
+			rt.Fatal(err)
+		}
+		if err != nil || !bytes.Equal(got, sent) {
+			rt.Fatalf("%d of %d bytes came back, or others: %v", len(got), len(sent), err)
+		}
+		if n := p.held.claimed.Load(); n > most {
+			rt.Fatalf("%d bytes are claimed, %d may be", n, most)
+		}
+	})
+	collect(t, p, func(s Stats) bool { return s.Open == 0 })
+	p.Stop()
+	if n := p.held.claimed.Load(); n != 0 {
+		t.Errorf("%d bytes are still claimed", n)
+	}
+}
+
+// TestHeldWhileTheReceiverWaits: bytes are read, and held from then on, also while
+// the receiver takes none of those that are due; then they all go on at once.
+func TestHeldWhileTheReceiverWaits(t *testing.T) {
+	const size = 64 << 20 // more than the kernel's buffers take for a caller that does not read
+	p := startProxy(t, TCP, startTCP(t, func(c net.Conn) {
+		for range size >> 20 {
+			c.Write(make([]byte, 1<<20))
+		}
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+	}))
+	remove := add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Millisecond}})
+	c := dial(t, p.Addr())
+	s := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Bytes == size })
+	if s.BytesDown >= size {
+		t.Fatalf("all %d bytes went on: nothing had to wait", s.BytesDown)
+	}
+	add(t, p, Rule{Name: "other", Percent: 1, Latency: &Latency{Delay: time.Millisecond}}) // one that waits is nudged
+	remove()
+	if n, err := io.Copy(io.Discard, c.TCPConn); n != size || err != nil {
+		t.Errorf("%d bytes came, %v; want %d", n, err, size)
+	}
 }
