@@ -27,6 +27,11 @@ type Options struct {
 	Watch       func(journal.Event) // sees every event as it is written; must not block
 	Hurry       <-chan struct{}     // closed by a second Ctrl-C: stop waiting, still undo everything
 	Samples     func(loadgen.Result)
+
+	// For whoever cleans up behind us if we are killed.
+	Temp    string                        // folder for the services' data, made and removed by Run; default: a new one
+	Child   func(service string, pid int) // told of every process that was started
+	Guarded func(context.Context) error   // asked when the system is up: an error ends the run before the first fault
 }
 
 // drainTimeout bounds the wait for work that the system accepted and has not
@@ -41,6 +46,12 @@ var (
 	errNoSteadyState = errors.New("no steady state")
 	errInterrupted   = errors.New("interrupted")
 )
+
+// HaltError as the cause of Run's context says that somebody pulled the lever:
+// the run is aborted for that reason, not interrupted.
+type HaltError struct{ Reason string }
+
+func (e *HaltError) Error() string { return "halted: " + e.Reason }
 
 type abortError struct{ reason string }
 
@@ -82,24 +93,28 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	defer func() { err = errors.Join(err, r.edges.stop()) }()
 
 	began := time.Now()
-	temp, err := os.MkdirTemp("", "chaosctl-"+o.ID+"-")
+	temp, err := o.makeTemp()
 	if err != nil {
 		return fmt.Errorf("make a temporary folder for the services' data: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	r.system, err = targets.Start(ctx, targets.Config{
 		Spec: p.Target, Topology: p.Topology, Timescale: p.Timescale, Seed: p.Seed, Self: o.Self,
-		Temp: temp, Logs: filepath.Join(o.Dir, "logs"), Edges: r.edges, Notify: r.service,
+		Run: o.ID, Temp: temp, Logs: filepath.Join(o.Dir, "logs"), Edges: r.edges, Notify: r.service,
 	})
+	if err == nil && o.Guarded != nil {
+		if err = o.Guarded(ctx); err != nil {
+			err = errors.Join(err, r.system.Stop(r.unhurried(15*time.Second)))
+		}
+	}
 	if err != nil {
 		r.begin()
 		status := "failed"
 		if ctx.Err() != nil {
-			r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted while the system was starting", Interrupted: true}})
-			status = "interrupted"
+			status = endStatus(r.ended(ctx, " while the system was starting"))
 		}
 		r.write(journal.Event{End: &journal.End{Status: status, Error: err.Error()}})
-		if status == "interrupted" {
+		if status != "failed" {
 			return r.writeErr()
 		}
 		return errors.Join(&StartError{err}, r.writeErr())
@@ -112,8 +127,7 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	if cause == nil || errors.Is(cause, errNoSteadyState) {
 		r.settle(ctx)
 		if ctx.Err() != nil {
-			r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted while the system drained", Interrupted: true}})
-			cause = errInterrupted
+			cause = r.ended(ctx, " while the system drained")
 		}
 	}
 	r.stopObserving()
@@ -122,19 +136,45 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	if e := r.system.Stop(r.unhurried(15 * time.Second)); e != nil {
 		stopErr = fmt.Errorf("stop the system: %w", e)
 	}
-	end := &journal.End{Status: "completed"}
-	var aborted *abortError
-	switch {
-	case errors.Is(cause, errInterrupted):
-		end.Status = "interrupted"
-	case errors.As(cause, &aborted):
-		end.Status = "aborted"
-	}
+	end := &journal.End{Status: endStatus(cause)}
 	if e := errors.Join(r.revertErr, stopErr); e != nil {
 		end.Error = e.Error()
 	}
 	r.write(journal.Event{End: end})
 	return errors.Join(r.revertErr, stopErr, r.writeErr())
+}
+
+// makeTemp makes the folder for the services' data. One that exists is somebody
+// else's.
+func (o Options) makeTemp() (string, error) {
+	if o.Temp == "" {
+		return os.MkdirTemp("", "chaosctl-"+o.ID+"-")
+	}
+	return o.Temp, os.Mkdir(o.Temp, 0o700)
+}
+
+// endStatus is how a run ended, in the journal's words.
+func endStatus(cause error) string {
+	var aborted *abortError
+	switch {
+	case errors.Is(cause, errInterrupted):
+		return "interrupted"
+	case errors.As(cause, &aborted):
+		return "aborted"
+	}
+	return "completed"
+}
+
+// ended records why the user's context ended, and says it as a cause: a signal,
+// or a lever that somebody pulled.
+func (r *run) ended(outer context.Context, during string) error {
+	var halt *HaltError
+	if errors.As(context.Cause(outer), &halt) {
+		r.write(journal.Event{Abort: &journal.Abort{Reason: halt.Error()}})
+		return &abortError{halt.Error()}
+	}
+	r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted" + during, Interrupted: true}})
+	return errInterrupted
 }
 
 // run is one execution: its clock, its journal, and what is alive.
@@ -215,6 +255,9 @@ func (r *run) mark(text string, warning bool) {
 
 // service puts an instance's news into the journal.
 func (r *run) service(e targets.Event) {
+	if r.o.Child != nil && (e.State == targets.Started || e.State == targets.Restarted) {
+		r.o.Child(e.Service, e.PID)
+	}
 	event := journal.Event{Service: &journal.Service{
 		Name: e.Service, Instance: e.Instance, State: e.State, PID: e.PID,
 		Address: e.Address, Detail: e.Detail, Expected: e.Expected, Log: e.Log,
@@ -283,8 +326,7 @@ func (r *run) live(outer context.Context) error {
 	case cause == nil, errors.Is(cause, errNoSteadyState):
 		return cause
 	case outer.Err() != nil:
-		r.write(journal.Event{Abort: &journal.Abort{Reason: "interrupted", Interrupted: true}})
-		return errInterrupted
+		return r.ended(outer, "")
 	}
 	var aborted *abortError
 	if errors.As(cause, &aborted) {

@@ -235,6 +235,9 @@ func lastLines(lines []string) string {
 func (in *instance) command() (process.Command, error) {
 	s, c := in.service, in.system.config
 	command := process.Command{Name: s.Name, Dir: s.Dir}
+	if c.Run != "" {
+		command.Env = []string{process.Mark + "=" + c.Run}
+	}
 	if c.Logs != "" {
 		command.Log = filepath.Join(c.Logs, s.Name+".log")
 	}
@@ -280,7 +283,7 @@ func (in *instance) command() (process.Command, error) {
 		}
 		command.Args = append(command.Args, text)
 	}
-	command.Env = []string{"PORT=" + strconv.Itoa(in.port)}
+	command.Env = append(command.Env, "PORT="+strconv.Itoa(in.port))
 	for _, key := range slices.Sorted(maps.Keys(s.Env)) {
 		text, err := expand(s.Env[key], value)
 		if err != nil {

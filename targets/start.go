@@ -41,6 +41,7 @@ type Config struct {
 	Timescale float64           // scales the patterns' timers; 0 counts as 1
 	Seed      uint64
 	Self      string // the program to re-execute for reference services; default: this one
+	Run       string // its id, which marks every process (process.Mark); "" = none is marked
 	Temp      string // folder for the services' own data, removed by Stop; default: a new one
 	Logs      string // folder for <service>.log; "" = none are written
 	Edges     Edges

@@ -66,8 +66,8 @@ Try it:
 	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run and judge:"}, &cobra.Group{ID: "read", Title: "Look things up:"})
 	root.AddCommand(
-		newRun(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(),
-		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(),
+		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(),
+		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(), newWatchdog(),
 	)
 	return root
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chaosctl/chaosctl/experiments"
+	"github.com/chaosctl/chaosctl/experiments/live"
 	"github.com/chaosctl/chaosctl/reports"
 	"github.com/chaosctl/chaosctl/scenarios"
 	"github.com/chaosctl/chaosctl/targets/process"
@@ -99,6 +100,13 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 		compiled = append(compiled, plan)
 	}
 	id := runID()
+	index, err := live.Open()
+	if err != nil {
+		return usage(err, "set XDG_STATE_HOME to a folder that can be written")
+	}
+	if err := startable(ctx, index, stderr); err != nil {
+		return err
+	}
 	dir := f.out
 	if dir == "" {
 		dir = filepath.Join(".chaosctl", "runs", id)
@@ -119,13 +127,14 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 				return internal(err)
 			}
 		}
-		failures = errors.Join(failures, execute(ctx, plan, id, folder, label, f, hurry, stderr))
+		failures = errors.Join(failures, execute(ctx, index, plan, id, folder, label, f, hurry, stderr))
 		if failures != nil || ctx.Err() != nil {
 			break
 		}
 	}
 	var start *experiments.StartError
-	if errors.As(failures, &start) {
+	var said *exitError
+	if errors.As(failures, &start) || errors.As(failures, &said) { // there is nothing to judge
 		return runError(failures)
 	}
 	report, err := readRun(dir)
@@ -154,7 +163,7 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 }
 
 // execute is one run of one plan in its folder.
-func execute(ctx context.Context, plan *experiments.Plan, id, dir, label string, f runFlags, hurry <-chan struct{}, stderr io.Writer) (err error) {
+func execute(ctx context.Context, index *live.Index, plan *experiments.Plan, id, dir, label string, f runFlags, hurry <-chan struct{}, stderr io.Writer) (err error) {
 	if err := writePlan(filepath.Join(dir, "plan.yaml"), plan); err != nil {
 		return err
 	}
@@ -170,6 +179,11 @@ func execute(ctx context.Context, plan *experiments.Plan, id, dir, label string,
 		defer func() { err = errors.Join(err, sink.Close()) }()
 		o.Samples = sink.Write
 	}
+	ctx, leave, err := guard(ctx, index, plan, &o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
 	if !f.quiet {
 		p := newProgress(stderr, plan)
 		defer p.Close()

@@ -20,9 +20,9 @@ import (
 // TestMain makes the test binary into the commands that the scripts run:
 // chaosctl itself, and a web server of a few lines that stands in for a user's.
 func TestMain(m *testing.M) {
-	// Reference services are the same binary, re-executed: as chaosctl, whatever
-	// the test binary is called.
-	if len(os.Args) > 1 && os.Args[1] == "service" {
+	// Reference services and watchdogs are the same binary, re-executed: as chaosctl,
+	// whatever the test binary is called.
+	if len(os.Args) > 1 && (os.Args[1] == "service" || os.Args[1] == "watchdog") {
 		main()
 	}
 	// The scripts measure time: one at a time, unless somebody asks otherwise.
@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NO_COLOR", "1")
 			tmp := filepath.Join(env.WorkDir, "tmp")
 			env.Setenv("TMPDIR", tmp)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
 			if err := serveScripts(env); err != nil {
 				return err
 			}

@@ -42,11 +42,11 @@ var ErrOwned = errors.New("its owner still runs")
 // ctx bounds the wait for the processes to run again. Safe to repeat.
 func Revert(ctx context.Context, r Record) (Outcome, error) {
 	owner := Process(r.Owner)
-	if r.Boot == bootID() && owner.Alive() {
+	if r.Boot == BootID() && owner.Alive() {
 		return "", fmt.Errorf("revert fault %q: %w (pid %d)", r.Fault, ErrOwned, r.Owner.PID)
 	}
 	outcome := Nothing
-	if r.Kind == kindPause && r.Boot == bootID() {
+	if r.Kind == kindPause && r.Boot == BootID() {
 		processes, err := ParseProcesses(r.Data[Processes])
 		if err != nil {
 			return "", fmt.Errorf("revert fault %q: %w", r.Fault, err)

@@ -91,7 +91,7 @@ func Open(dir string) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open undo log: %w", err)
 	}
-	return &Log{dir: dir, owner: Owner(me), boot: bootID(), sync: (*os.File).Sync}, nil
+	return &Log{dir: dir, owner: Owner(me), boot: BootID(), sync: (*os.File).Sync}, nil
 }
 
 // Dir is the folder the records are in.
@@ -328,8 +328,8 @@ func fileName(fault string) string {
 	return name[:min(len(name), 80)]
 }
 
-// bootID tells this boot of the machine from every other one.
-func bootID() string {
+// BootID tells this boot of the machine from every other one.
+func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

@@ -281,7 +281,7 @@ func TestRevertAfterAnotherBootTouchesNoProcess(t *testing.T) {
 
 func TestRevertOfWhatDiedWithItsOwner(t *testing.T) {
 	for _, kind := range []string{"kill", "restart", "latency", "partition"} {
-		got, err := Revert(context.Background(), Record{Fault: "f", Kind: kind, Owner: Owner{PID: 1 << 22}, Boot: bootID()})
+		got, err := Revert(context.Background(), Record{Fault: "f", Kind: kind, Owner: Owner{PID: 1 << 22}, Boot: BootID()})
 		if got != Nothing || err != nil {
 			t.Errorf("%s: %v, %v", kind, got, err)
 		}

@@ -29,14 +29,9 @@ func Group(pgid int) ([]int, error) {
 
 // group maps the live members of a group to their states (R, S, D, T, …).
 func group(pgid int) (map[int]byte, error) {
-	dir, err := os.Open("/proc")
+	names, err := processNames()
 	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
+		return nil, err
 	}
 	states := make(map[int]byte)
 	for _, name := range names {
@@ -53,6 +48,20 @@ func group(pgid int) (map[int]byte, error) {
 		}
 	}
 	return states, nil
+}
+
+// processNames lists /proc: the numbers of all processes, and some other names.
+func processNames() ([]string, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	return names, nil
 }
 
 // stat reads a process's state and group from /proc/PID/stat; state 0 means that
