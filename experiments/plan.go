@@ -312,7 +312,7 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 func when(s faults.Spec) verdict.When {
 	w := verdict.When{From: string(s.From)}
 	if s.Pulse != nil {
-		w.PulseOn, w.PulseOff = s.Pulse.On, s.Pulse.Off
+		w.PulseOn, w.PulseOff = s.Pulse.Active, s.Pulse.Pause
 	}
 	if s.Ramp != nil {
 		w.Ramp = *s.Ramp

@@ -113,7 +113,7 @@ target: { system: shop }
 load: { shoppers: { request: POST /checkout, to: gateway, rate: 100/s } }
 phases: { during: 20s }
 faults:
-  rare: { target: orders->payments, latency: { delay: 1s, distribution: exponential }, pulse: { on: 4s, off: 6s }, ramp: 2s, first: 20, every: 5, from: 10.1.2.3/8 }
+  rare: { target: orders->payments, latency: { delay: 1s, distribution: exponential }, pulse: { active: 4s, pause: 6s }, ramp: 2s, first: 20, every: 5, from: 10.1.2.3/8 }
   plain: { target: orders->payments, refuse: {} }
 timescale: 0.5
 `)
@@ -123,13 +123,13 @@ timescale: 0.5
 	if d := cmp.Diff(want, rare.When); d != "" {
 		t.Error(d)
 	}
-	if rare.Asked["delay_s"] != 1 || p.Faults[0].Spec.Pulse.On != 2*time.Second || *p.Faults[0].Spec.Ramp != time.Second {
+	if rare.Asked["delay_s"] != 1 || p.Faults[0].Spec.Pulse.Active != 2*time.Second || *p.Faults[0].Spec.Ramp != time.Second {
 		t.Errorf("a delay is not scaled, a pulse and a ramp are: %v, %+v", rare.Asked, p.Faults[0].Spec)
 	}
 	if d := cmp.Diff(verdict.When{}, p.Hypotheses.Faults[1].When); d != "" {
 		t.Error(d)
 	}
-	if s.Faults[0].Pulse.On != 4*time.Second {
+	if s.Faults[0].Pulse.Active != 4*time.Second {
 		t.Error("compiling changed the scenario")
 	}
 }

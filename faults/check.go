@@ -55,7 +55,7 @@ func (s Spec) Length() (d time.Duration, fixed bool) {
 // scales); delays are not.
 func (s Spec) Scaled(scale func(time.Duration) time.Duration) Spec {
 	if s.Pulse != nil {
-		s.Pulse = &Pulse{On: scale(s.Pulse.On), Off: scale(s.Pulse.Off)}
+		s.Pulse = &Pulse{Active: scale(s.Pulse.Active), Pause: scale(s.Pulse.Pause)}
 	}
 	if s.Ramp != nil {
 		ramp := scale(*s.Ramp)
@@ -363,9 +363,9 @@ func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 		for _, part := range []struct {
 			name string
 			d    time.Duration
-		}{{"on", p.On}, {"off", p.Off}} {
+		}{{"active", p.Active}, {"pause", p.Pause}} {
 			if part.d < time.Millisecond {
-				report("pulse."+part.name, "%s is %s: write how long the fault is %s each time, at least 1ms", part.name, part.d, map[string]string{"on": "at work", "off": "not"}[part.name])
+				report("pulse."+part.name, "%s is %s: write how long the fault is %s each time, at least 1ms", part.name, part.d, map[string]string{"active": "at work", "pause": "not"}[part.name])
 			}
 		}
 	}

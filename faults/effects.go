@@ -111,7 +111,7 @@ func (f Fault) rule() proxy.Rule {
 func (s Spec) when() proxy.When {
 	w := proxy.When{Source: string(s.From), Ramp: or(s.Ramp, 0)}
 	if s.Pulse != nil {
-		w.Pulse = proxy.Pulse(*s.Pulse)
+		w.Pulse = proxy.Pulse{On: s.Pulse.Active, Off: s.Pulse.Pause}
 	}
 	if s.First != nil {
 		w.First = *s.First

@@ -44,7 +44,7 @@ var (
 // (connections on tcp edges) it is about, and when; percent is of those. A
 // partition, which is to cut off everything, takes pulse alone.
 var Conditions = []Field{
-	{"pulse", "{ on, off }", "always on", "at work for `on`, then not for `off`, in turn, as if it were injected and reverted each time"},
+	{"pulse", "{ active, pause }", "always on", "at work for `active`, then not for `pause`, in turn, as if it were injected and reverted each time"},
 	{"ramp", "duration", "0s", "how long percent takes to grow from 0 to its full value"},
 	{"first", "number", "all", "how many calls it is about, of those that begin after it was injected"},
 	{"every", "number", "1", "of those calls, only the n-th, 2n-th, …"},

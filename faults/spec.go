@@ -11,7 +11,7 @@ import "time"
 //	  latency: { delay: 800ms, jitter: 100ms, percent: 50 }
 //	  at: 0s                       # into `during`
 //	  for: 20s                     # default: the rest of `during`
-//	  pulse: { on: 2s, off: 3s }   # comes and goes
+//	  pulse: { active: 2s, pause: 3s }   # comes and goes
 //	  ramp: 10s                    # until percent has its full value
 //	  first: 20                    # calls, counted from when it was injected
 //	  every: 5                     # the 5th, 10th, … call
@@ -51,8 +51,8 @@ type Spec struct {
 // Pulse is On at work, then Off not, in turn, as if the fault were injected and
 // reverted each time.
 type Pulse struct {
-	On  time.Duration `yaml:"on" json:"on"`
-	Off time.Duration `yaml:"off" json:"off"`
+	Active time.Duration `yaml:"active" json:"active"`
+	Pause  time.Duration `yaml:"pause" json:"pause"`
 }
 
 // Latency adds Delay, give or take what Jitter and Distribution say, once per

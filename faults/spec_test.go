@@ -179,7 +179,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		{Spec{Target: "a -> b", Limit: &Limit{Direction: "x"}}, []string{`limit.bytes: bytes says after how many`, `limit.direction: direction "x"`}},
 		{Spec{Target: "a -> b", Reset: &Reset{After: 1, Wait: 1}}, []string{`reset.wait: after says at which byte to strike`}},
 		{Spec{Target: "a -> b", Refuse: &Refuse{}, Pulse: &Pulse{}, Ramp: ptr(time.Duration(0)), First: ptr(uint64(0)), Every: ptr(uint64(0)), From: "nowhere"}, []string{
-			`pulse.on: on is 0s: write how long the fault is at work each time`, `pulse.off: off is 0s: write how long the fault is not`, `ramp: ramp is 0s`, `first: first is 0`, `every: every is 0`, `from: "nowhere" is no range of addresses`}},
+			`pulse.active: active is 0s: write how long the fault is at work each time`, `pulse.pause: pause is 0s: write how long the fault is not`, `ramp: ramp is 0s`, `first: first is 0`, `every: every is 0`, `from: "nowhere" is no range of addresses`}},
 		{Spec{Target: "a", Pause: &Pause{}, Pulse: &Pulse{time.Second, time.Second}, From: "10.0.0.0/8"}, []string{`pulse: pulse is for faults on edges: pause acts on a service`, `from: from is for faults on edges`}},
 		{Spec{Partition: &Partition{From: []string{"a"}, To: []string{"b"}}, Pulse: &Pulse{time.Second, time.Second}, Every: ptr(uint64(2))}, []string{`every: partition takes no every: it cuts off everything`}},
 		{Spec{Error: &Error{Status: 99, Percent: ptr(Percent(0))}}, []string{`target: error needs a target: an edge`, `error.percent: percent is 0: a fault that hits nothing`, `error.status: status is 99`}},
@@ -407,7 +407,7 @@ func TestScaled(t *testing.T) {
 	if *half.Pulse != (Pulse{time.Second, 2 * time.Second}) || *half.Ramp != 3*time.Second || half.SlowConnect.Delay != time.Second {
 		t.Errorf("%+v %v %v", half.Pulse, half.Ramp, half.SlowConnect.Delay)
 	}
-	if s.Pulse.On != 2*time.Second || *s.Ramp != 6*time.Second {
+	if s.Pulse.Active != 2*time.Second || *s.Ramp != 6*time.Second {
 		t.Error("the spec itself was changed")
 	}
 }

@@ -307,12 +307,12 @@ func (c *checker) conditions(at, who string, s faults.Spec, during time.Duration
 	if lasts <= 0 {
 		return // said elsewhere
 	}
-	if s.Pulse != nil && s.Pulse.On >= lasts {
-		c.doc.Report(at+".pulse", "leave pulse out, or make on shorter", "%s: its first pulse takes %s, and it lasts %s: it would never pause", who, s.Pulse.On, lasts)
+	if s.Pulse != nil && s.Pulse.Active >= lasts {
+		c.doc.Report(at+".pulse", "leave pulse out, or make active shorter", "%s: its first pulse takes %s, and it lasts %s: it would never pause", who, s.Pulse.Active, lasts)
 	}
 	if s.Ramp != nil {
-		if s.Pulse != nil && *s.Ramp > s.Pulse.On {
-			c.doc.Report(at+".ramp", "each pulse begins the ramp anew", "%s: the ramp takes %s, and a pulse %s: it would never have its full percent", who, *s.Ramp, s.Pulse.On)
+		if s.Pulse != nil && *s.Ramp > s.Pulse.Active {
+			c.doc.Report(at+".ramp", "each pulse begins the ramp anew", "%s: the ramp takes %s, and a pulse %s: it would never have its full percent", who, *s.Ramp, s.Pulse.Active)
 		} else if *s.Ramp > lasts {
 			c.doc.Report(at+".ramp", "", "%s: the ramp takes %s, and the fault lasts %s: it would never have its full percent", who, *s.Ramp, lasts)
 		}

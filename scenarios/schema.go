@@ -118,7 +118,7 @@ var required = map[reflect.Type][]string{
 	reflect.TypeFor[loadgen.Spike]():       {"peak", "for"},
 	reflect.TypeFor[loadgen.Sine]():        {"mean", "amplitude", "period"},
 	reflect.TypeFor[loadgen.Replay]():      {"file"},
-	reflect.TypeFor[faults.Pulse]():        {"on", "off"},
+	reflect.TypeFor[faults.Pulse]():        {"active", "pause"},
 	reflect.TypeFor[faults.SlowConnect]():  {"delay"},
 	reflect.TypeFor[faults.SlowClose]():    {"delay"},
 	reflect.TypeFor[faults.Slice]():        {"average"},

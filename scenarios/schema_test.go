@@ -126,7 +126,7 @@ faults:
   silent: { target: orders -> payments, blackhole: { percent: 10%, after: 1KB } }
   away: { target: orders -> payments, refuse: { percent: 100 } }
   narrow: { target: orders -> payments, bandwidth: { rate: 100KB/s, shared: true, percent: 50, direction: both } }
-  tail: { target: orders -> payments, latency: { delay: 1s, jitter: 2s, distribution: pareto }, pulse: { on: 2s, off: 3s }, ramp: 2s, first: 20, every: 5, from: 10.0.0.0/8 }
+  tail: { target: orders -> payments, latency: { delay: 1s, jitter: 2s, distribution: pareto }, pulse: { active: 2s, pause: 3s }, ramp: 2s, first: 20, every: 5, from: 10.0.0.0/8 }
   open: { target: orders -> payments, slow_connect: { delay: 1s, percent: 50 } }
   crumbs: { target: orders -> payments, slice: { average: 64 B, variation: 32 B, delay: 1ms, percent: 50, direction: answer } }
   lossy: { target: orders -> payments, loss: { percent: 1, correlation: 25%, direction: request } }
@@ -281,7 +281,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, loss: {} } }"},
 		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, limit: { direction: answer } } }"},
 		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, refuse: {}, from: localhost } }"},
-		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, refuse: {}, pulse: { on: 1s } } }"},
+		{"scenario: x", "scenario: x\nfaults: { a: { target: gateway -> orders, refuse: {}, pulse: { active: 1s } } }"},
 	} {
 		src := strings.Replace(good, bad.old, bad.new, 1)
 		if err := schema.Validate(asJSON(t, src)); err == nil {

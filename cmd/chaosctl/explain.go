@@ -124,7 +124,7 @@ func conditions(s faults.Spec) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	if p := s.Pulse; p != nil {
-		say("It comes and goes: %s at work, %s not, in turn.", p.On, p.Off)
+		say("It comes and goes: %s at work, %s not, in turn.", p.Active, p.Pause)
 	}
 	if s.Ramp != nil {
 		say("The share that it hits grows to its full value over %s.", *s.Ramp)
