@@ -35,6 +35,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -86,8 +87,12 @@ type Proxy struct {
 	ruleIDs  uint64
 	declared rules // those put there by Config.Rules and SetRules
 
+	door    *door  // nil: nothing goes over the fast plane
+	numbers uint64 // given to connections; of whoever accepts
+
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
+	links   []*link   // none while there are rules
 	retired []*active // rules removed since the last Collect
 	stopped bool
 }
@@ -135,6 +140,7 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
+	p.door = newDoor(p)
 	p.all.Go(p.accept)
 	p.all.Go(func() {
 		p.keepAlive()
@@ -151,7 +157,10 @@ func (p *Proxy) Upstream() string { return *p.upstream.Load() }
 
 // SetUpstream sends new connections to addr (host:port). Those that are open
 // stay where they are.
-func (p *Proxy) SetUpstream(addr string) { p.upstream.Store(&addr) }
+func (p *Proxy) SetUpstream(addr string) {
+	p.upstream.Store(&addr)
+	p.door.reconsider()
+}
 
 // Add puts the rule to work, also on connections that are open: when it returns,
 // every new byte is subject to it, and the connections that it resets are reset.
@@ -167,11 +176,7 @@ func (p *Proxy) Add(r Rule) (remove func(), err error) {
 		return nil, fmt.Errorf("proxy %q: rule %q: the proxy is stopped", p.config.Name, r.Name)
 	}
 	a := p.anew(r)
-	now := p.rules.Load().with(a)
-	p.rules.Store(&now)
-	for _, c := range p.connections() {
-		c.apply(a)
-	}
+	p.setRules(p.rules.Load().with(a), nil, func(c *conn) { c.apply(a) })
 	return sync.OnceFunc(func() { p.remove(a) }), nil
 }
 
@@ -199,14 +204,26 @@ func (p *Proxy) remove(a *active) {
 	p.rulesMu.Lock()
 	defer p.rulesMu.Unlock()
 	a.gone.Store(true)
-	now := p.rules.Load().without(a)
+	p.setRules(p.rules.Load().without(a), []*active{a}, func(c *conn) { c.lift(a) })
+}
+
+// setRules puts those rules in the place of the ones there were, and tells every
+// connection that is open.
+func (p *Proxy) setRules(now rules, retired []*active, tell func(*conn)) {
 	p.mu.Lock()
-	p.retired = append(p.retired, a)
+	p.retired = append(p.retired, retired...)
 	p.rules.Store(&now)
-	p.mu.Unlock()
-	for _, c := range p.connections() {
-		c.lift(a)
+	var links []*link
+	if len(now) > 0 {
+		links, p.links = p.links, nil
 	}
+	p.mu.Unlock()
+	start := land(links)
+	for _, c := range p.connections() {
+		tell(c)
+	}
+	start()
+	p.door.reconsider()
 }
 
 // SetRules makes the rules that Config.Rules and earlier calls put to work exactly
@@ -273,15 +290,11 @@ func (p *Proxy) SetRules(want []Rule) error {
 		}
 	}
 	p.declared = next
-	p.mu.Lock()
-	p.retired = append(p.retired, had...)
-	p.rules.Store(&now)
-	p.mu.Unlock()
-	for _, c := range p.connections() {
+	p.setRules(now, had, func(c *conn) {
 		for _, tell := range changes {
 			tell(c)
 		}
-	}
+	})
 	return nil
 }
 
@@ -309,13 +322,24 @@ func (p *Proxy) Stop() error {
 }
 
 func (p *Proxy) shut() {
+	if p.door != nil {
+		p.door.lock(true)
+	}
 	p.listener.Close()
 	p.mu.Lock()
 	p.stopped = true
+	links := p.links
+	p.links = nil
 	p.mu.Unlock()
+	for _, k := range links {
+		k.mu.Lock()
+		k.end(wasReset, true)
+		k.mu.Unlock()
+	}
 	for _, c := range p.connections() {
 		c.end(wasReset, true)
 	}
+	p.door.leave()
 }
 
 // keepAlive has the kernel find peers that vanished without a word, until the
@@ -332,6 +356,12 @@ func (p *Proxy) keepAlive() {
 			for _, c := range p.connections() {
 				c.keepAlive()
 			}
+			p.mu.Lock()
+			links := slices.Clone(p.links)
+			p.mu.Unlock()
+			for _, k := range links {
+				k.keepAlive()
+			}
 		}
 	}
 }
@@ -339,17 +369,20 @@ func (p *Proxy) keepAlive() {
 // keepAliveAfter is also the kernel's idle time and interval, as net.Dialer has it.
 const keepAliveAfter = 15 * time.Second
 
-// accept takes connections until the listener is closed. It does nothing that
-// could wait for one of them. Errors of accept(2) pass: running out of file
-// descriptors (EMFILE) is survived by waiting for some to be closed.
+// accept takes connections until the listener is closed, while the fast plane does
+// not. It does nothing that could wait for one of them. Errors of accept(2) pass:
+// running out of file descriptors (EMFILE) is survived by waiting for some to be
+// closed.
 func (p *Proxy) accept() {
 	pause := time.Duration(0)
-	for number := uint64(0); ; {
-		nc, err := p.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
+	for {
+		nc, err := p.next()
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
-		}
-		if err != nil {
+		case errors.Is(err, os.ErrDeadlineExceeded): // for the fast plane, perhaps
+			continue
+		case err != nil:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {
 			case <-time.After(pause):
@@ -359,9 +392,24 @@ func (p *Proxy) accept() {
 			}
 		}
 		pause = 0
+		if nc == nil {
+			continue
+		}
+		number := p.numbers
+		p.numbers++
 		p.admit(newSocket(nc), number)
-		number++
 	}
+}
+
+// next is the next connection, or nil after the fast plane has taken some.
+func (p *Proxy) next() (net.Conn, error) {
+	if p.door != nil {
+		p.door.listener.SetDeadline(time.Time{}) // first: see door.reconsider
+		if p.door.wanted() {
+			return nil, p.door.keep(p.ctx)
+		}
+	}
+	return p.listener.Accept()
 }
 
 // admit refuses the connection or starts to serve it.
@@ -383,6 +431,9 @@ func (p *Proxy) admit(client *socket, number uint64) {
 	}
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
+	if p.config.Protocol == TCP {
+		p.stats.begun()
+	}
 	p.open.Add(1)
 	p.all.Go(func() { c.run(&c.up) })
 	p.all.Go(func() { c.run(&c.down) })
