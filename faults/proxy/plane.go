@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,8 +86,12 @@ func (pl *plane) end() {
 	pl.loops = nil
 }
 
-// loop is one goroutine that waits for sockets and tells their watchers.
+// loop is one goroutine that waits for sockets and tells their watchers. It waits
+// for its epoll as another goroutine does for a socket, so that no thread is held,
+// and whatever else the process does has its turns.
 type loop struct {
+	file        *os.File // the epoll instance, for Go's poller
+	poll        syscall.RawConn
 	epoll, bell int
 	ended       atomic.Bool
 	links       atomic.Int32 // how busy it is
@@ -97,7 +101,11 @@ type loop struct {
 	free  []int32 // of the slots
 
 	// Of the goroutine alone.
+	fetch  func(uintptr) bool // fetchEvents, bound once
+	waited bool               // what fetch was called for last has made it wait
+	rested time.Time          // when that was over
 	events [256]unix.EpollEvent
+	got    int // so many of them
 	batch  [256]watcher
 	again  []*link            // those that have more to do at once
 	buf    *[largeBuffer]byte // what every byte of small talk goes through
@@ -119,24 +127,33 @@ type slot struct {
 const bellSlot = 0
 
 func newLoop() (*loop, error) {
-	l := &loop{bell: -1, slots: make([]slot, bellSlot+1), buf: new([largeBuffer]byte)}
-	var err error
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	_ = unix.SetNonblock(epoll, true) // for os.NewFile; it has no other effect
+	l := &loop{file: os.NewFile(uintptr(epoll), "epoll"), epoll: epoll, bell: -1, slots: make([]slot, bellSlot+1), buf: new([largeBuffer]byte)}
+	l.fetch = l.fetchEvents
+	if l.poll, err = l.file.SyscallConn(); err == nil {
+		err = l.file.SetReadDeadline(time.Time{}) // fails where Go's poller cannot wait for it
+	}
+	if err != nil {
+		l.close()
+		return nil, err
 	}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		l.close()
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	if err = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.bell, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: bellSlot}); err != nil {
+	if err = l.watch(unix.EPOLL_CTL_ADD, l.bell, bellSlot, 0, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		l.close()
-		return nil, os.NewSyscallError("epoll_ctl", err)
+		return nil, err
 	}
 	return l, nil
 }
 
 func (l *loop) close() {
-	unix.Close(l.epoll) // nothing can be lost by it
+	l.file.Close() // nothing can be lost by it
 	if l.bell >= 0 {
 		unix.Close(l.bell)
 	}
@@ -145,8 +162,13 @@ func (l *loop) close() {
 // stop has the goroutine end, from any other.
 func (l *loop) stop() {
 	l.ended.Store(true)
+	l.ring()
+}
+
+// ring makes for an event, of the bell's.
+func (l *loop) ring() {
 	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1}
-	_, _ = unix.Write(l.bell, one[:]) // cannot fail: it is rung once
+	_, _ = unix.Write(l.bell, one[:]) // fails only when it has been rung for 500 years
 }
 
 func (l *loop) run() {
@@ -181,29 +203,38 @@ func (l *loop) takeAgain() []*link {
 	return all
 }
 
+// turnTime is for how long a busy loop runs before all other goroutines that are
+// ready, and those that wait for sockets, have a turn.
+const turnTime = time.Millisecond
+
 // wait returns how many events there are; perhaps none, where links wait for
-// another turn. What is there already is fetched without telling the scheduler,
-// which costs more than the call.
+// another turn.
 func (l *loop) wait() int {
-	n, errno := l.epollWait(syscall.RawSyscall6, 0)
-	if errno == 0 && n == 0 && len(l.again) == 0 {
-		n, errno = l.epollWait(syscall.Syscall6, -1)
+	if err := l.poll.Read(l.fetch); err != nil {
+		panic(err) // the file is not closed before the goroutine has ended
 	}
-	switch errno {
-	case 0:
-		return n
-	case unix.EINTR:
-		return 0
-	}
-	// What is left is a file descriptor that is not ours any more.
-	panic(os.NewSyscallError("epoll_wait", errno))
+	return l.got
 }
 
-type systemCall = func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, err syscall.Errno)
-
-func (l *loop) epollWait(call systemCall, ms int) (int, syscall.Errno) {
-	r, _, errno := call(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), uintptr(len(l.events)), uintptr(ms), 0, 0)
-	return int(r), errno
+// fetchEvents gets events; false: Go's poller is to be waited for first.
+//
+// Subtle: whatever happens to a socket from when poll.Read was called on ends the
+// wait, as does what has happened before and was not fetched, if only the bell is
+// rung: the poller is told of changes, not of how things are.
+func (l *loop) fetchEvents(uintptr) bool {
+	if l.waited {
+		l.waited, l.rested = false, time.Now()
+	} else if time.Since(l.rested) > turnTime {
+		l.waited = true
+		l.ring() // and is told so behind all others
+		return false
+	}
+	var errno syscall.Errno
+	if l.got, errno = eventsOf(l.epoll, l.events[:]); errno != 0 { // a file descriptor that is not ours any more
+		panic(os.NewSyscallError("epoll_wait", errno))
+	}
+	l.waited = l.got == 0 && len(l.again) == 0
+	return !l.waited
 }
 
 // place gives the watcher a slot.

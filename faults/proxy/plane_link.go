@@ -145,7 +145,12 @@ func (p *Proxy) delist(k *link) {
 // dial connects to the upstream; false where it is not as simple as that. k.mu is held.
 func (k *link) dial(by *loop, to netip.AddrPort) bool {
 	fd, errno := connectTo(to)
-	if errno != 0 {
+	switch errno {
+	case 0:
+	case unix.EMFILE, unix.ENFILE:
+		k.end(wasRefused, !k.p.config.CloseUnreachable)
+		return true
+	default:
 		return false
 	}
 	connected, errno := progress(fd)

@@ -49,6 +49,16 @@ func acceptFrom(fd int) (int, syscall.Errno) {
 	}
 }
 
+// eventsOf is epoll_wait(2) that does not wait.
+func eventsOf(epoll int, into []unix.EpollEvent) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(into))), uintptr(len(into)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return result(n, errno)
+		}
+	}
+}
+
 func result(n uintptr, errno syscall.Errno) (int, syscall.Errno) {
 	if errno != 0 {
 		return 0, errno
