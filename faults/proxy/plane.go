@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"os"
 	"runtime"
 	"sync"
@@ -165,10 +166,12 @@ func (l *loop) stop() {
 	l.ring()
 }
 
-// ring makes for an event, of the bell's.
+// ring makes for an event, of the bell's. Nobody reads what it has counted: that
+// it was rung once more is the event.
 func (l *loop) ring() {
-	one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1}
-	_, _ = unix.Write(l.bell, one[:]) // fails only when it has been rung for 500 years
+	var once [8]byte
+	binary.NativeEndian.PutUint64(once[:], 1)
+	_, _ = unix.Write(l.bell, once[:]) // fails when it has been rung 2^64 times
 }
 
 func (l *loop) run() {

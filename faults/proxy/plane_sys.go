@@ -111,26 +111,24 @@ func fill(a *unix.RawSockaddrAny, of netip.AddrPort) uintptr {
 // where nobody listens at a port that it has just given to the caller (TCP's
 // simultaneous open).
 func progress(fd int) (connected bool, errno syscall.Errno) {
-	var failed int32
-	size := uint32(unsafe.Sizeof(failed))
-	_, _, errno = syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&failed)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 || failed != 0 {
+	var own, peer unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, errno = syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&peer)), uintptr(unsafe.Pointer(&size)))
+	switch errno {
+	case 0:
+		size = unix.SizeofSockaddrAny
+		_, _, errno = syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size)))
+		if errno == 0 && own == peer {
+			errno = unix.ECONNREFUSED
+		}
+		return errno == 0, errno
+	case unix.ENOTCONN: // not yet, or not any more
+		var failed int32
+		size = uint32(unsafe.Sizeof(failed))
+		_, _, errno = syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&failed)), uintptr(unsafe.Pointer(&size)), 0)
 		return false, max(errno, syscall.Errno(failed))
 	}
-	var own, peer unix.RawSockaddrAny
-	size = unix.SizeofSockaddrAny
-	_, _, errno = syscall.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&peer)), uintptr(unsafe.Pointer(&size)))
-	if errno == unix.ENOTCONN {
-		return false, 0
-	}
-	size = unix.SizeofSockaddrAny
-	if errno == 0 {
-		_, _, errno = syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size)))
-	}
-	if errno == 0 && own == peer {
-		errno = unix.ECONNREFUSED
-	}
-	return errno == 0, errno
+	return false, errno
 }
 
 func shutdownWriting(fd int) {

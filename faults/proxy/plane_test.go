@@ -646,6 +646,18 @@ func TestPlaneLeavesOddOnesAlone(t *testing.T) {
 	}
 }
 
+// TestBellIsAlwaysHeard: however often it has been rung.
+func TestBellIsAlwaysHeard(t *testing.T) {
+	p := startProxy(t, TCP, startTCP(t, echo))
+	for _, l := range p.door.loops {
+		for range 1000 {
+			l.ring()
+		}
+	}
+	linked(t, p)
+	p.Stop() // which rings, and waits
+}
+
 // TestLinkKeepAlive: the kernel looks after links as it does after conns.
 func TestLinkKeepAlive(t *testing.T) {
 	p := startProxy(t, TCP, startTCP(t, echo))

@@ -2,6 +2,11 @@
 // caller and a callee, which passes everything on unchanged, counts it, and
 // breaks it by rules that come and go while connections are open.
 //
+// A proxy of plain TCP that has no rules hands its connections to event loops, the
+// fast plane (plane.go), which moves those that are open to the layers below when
+// the first rule comes, between one byte and the next. Nothing else tells one from
+// the other: both count, end and keep order alike.
+//
 // The layers, from the wire inwards; each knows only the next:
 //
 //	Proxy    (proxy.go)   the listener, the rules, the counts
@@ -15,6 +20,9 @@
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
 //	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
 //	counters (stats.go)   the evidence
+//	plane    (plane.go)   … without rules: loops, each of many
+//	 ├ door  (plane_door.go)  a listening socket
+//	 └ link  (plane_link.go)  a connection; what a conn and its flows are above
 //
 // A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
 // stage; one that ends or silences connections calls conn.strike, and one that
@@ -376,7 +384,11 @@ const keepAliveAfter = 15 * time.Second
 func (p *Proxy) accept() {
 	pause := time.Duration(0)
 	for {
+		before := p.numbers
 		nc, err := p.next()
+		if p.numbers != before { // the fast plane has accepted some
+			pause = 0
+		}
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
