@@ -119,16 +119,21 @@ func (k *link) become() *conn {
 // carryOn starts the flows of a conn that was a link, those of directions that are
 // not done.
 func (c *conn) carryOn() {
-	for f, done := range map[*flow]bool{&c.up: c.upDone, &c.down: c.downDone} {
+	start := func(f *flow, done bool) {
 		if done {
 			c.p.all.Done()
-			continue
+			return
 		}
 		go func() {
 			defer c.p.all.Done()
 			c.run(f)
 		}()
 	}
+	c.mu.Lock() // the one that is started first may be done by now
+	upDone, downDone := c.upDone, c.downDone
+	c.mu.Unlock()
+	start(&c.up, upDone)
+	start(&c.down, downDone)
 }
 
 // origin is what a conn that was a link has to know of it.

@@ -330,6 +330,8 @@ func (p *Proxy) Stop() error {
 }
 
 func (p *Proxy) shut() {
+	p.rulesMu.Lock() // links that are being moved are nobody's in between
+	defer p.rulesMu.Unlock()
 	if p.door != nil {
 		p.door.lock(true)
 	}
