@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -504,6 +505,23 @@ func (k *link) retire() {
 		k.patience.Stop()
 		k.patience = nil
 	}
+}
+
+// eachLink calls do for every link that there is.
+func (p *Proxy) eachLink(do func(*link)) {
+	p.mu.Lock()
+	links := slices.Clone(p.links)
+	p.mu.Unlock()
+	for _, k := range links {
+		do(k)
+	}
+}
+
+// settle returns when what the link had passed on by now is counted: a peer may
+// have it, and ask, before that.
+func (k *link) settle() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 }
 
 // keepAlive turns TCP keep-alive on, as conn.keepAlive.

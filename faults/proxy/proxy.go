@@ -308,6 +308,7 @@ func (p *Proxy) SetRules(want []Rule) error {
 
 // Collect returns what happened since the last Collect.
 func (p *Proxy) Collect() Stats {
+	p.eachLink((*link).settle)
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	s := p.stats.collect()
 	s.Open = open
@@ -366,12 +367,7 @@ func (p *Proxy) keepAlive() {
 			for _, c := range p.connections() {
 				c.keepAlive()
 			}
-			p.mu.Lock()
-			links := slices.Clone(p.links)
-			p.mu.Unlock()
-			for _, k := range links {
-				k.keepAlive()
-			}
+			p.eachLink((*link).keepAlive)
 		}
 	}
 }
