@@ -49,7 +49,8 @@ type conn struct {
 	upDone   bool // that direction has passed FIN on
 	upBroken bool // the upstream takes no more
 	downDone bool
-	kept     bool // keep-alive is on
+	kept     bool    // keep-alive is on
+	origin   *origin // on the fast plane; nil: it has none
 }
 
 // call is one HTTP request and its answer.
@@ -86,10 +87,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 		f.into, f.some = f.takeInto, f.giveSome
 		f.queue.budget = &p.held
 	}
-	if p.config.Protocol == TCP {
-		c.tcpCall = true
-		p.stats.begun()
-	}
+	c.tcpCall = p.config.Protocol == TCP
 	return c
 }
 
@@ -106,6 +104,8 @@ func (c *conn) run(f *flow) {
 	defer f.discardAll()
 	var err error
 	switch {
+	case c.origin != nil:
+		err = f.resume()
 	case c.p.config.Protocol == TCP && !f.isDown:
 		if err = c.enterRaw(); err == nil {
 			err = f.handshake()
@@ -255,7 +255,13 @@ func (c *conn) dial() error {
 	if ending {
 		return errEnding
 	}
-	nc, err := c.p.dialer(ctx, c.p.Upstream())
+	var nc net.Conn
+	var err error
+	if c.origin != nil {
+		nc, err = c.origin.await(ctx, c.p)
+	} else {
+		nc, err = c.p.dialer(ctx, c.p.Upstream())
+	}
 	if err != nil {
 		c.mu.Lock()
 		ending = c.ending

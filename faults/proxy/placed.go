@@ -222,10 +222,21 @@ func (p *Proxy) publish(gone []*placed) {
 		p.retired = append(p.retired, e.at)
 	}
 	p.rules.Store(&now)
+	if len(now) > 0 { // rules are for conns
+		p.landing = append(p.landing, p.links...)
+		p.links = nil
+	}
 }
 
-// tell tells every connection of changes, in their order.
+// tell tells every connection of changes, in their order. Connections of the fast
+// plane that have to leave it are among them.
 func (p *Proxy) tell(changes ...func(*conn)) {
+	start := land(p.landing)
+	p.landing = nil
+	defer func() {
+		start()
+		p.door.reconsider()
+	}()
 	for _, c := range p.connections() {
 		for _, tell := range changes {
 			tell(c)
@@ -274,8 +285,6 @@ func (p *Proxy) beat(e *placed) {
 
 // stopPulses is for when the proxy stops.
 func (p *Proxy) stopPulses() {
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
 	for _, e := range p.placed {
 		if e.timer != nil {
 			e.timer.Stop()

@@ -2,6 +2,11 @@
 // caller and a callee, which passes everything on unchanged, counts it, and
 // breaks it by rules that come and go while connections are open.
 //
+// A proxy of plain TCP that has no rules hands its connections to event loops, the
+// fast plane (plane.go), which moves those that are open to the layers below when
+// the first rule comes, between one byte and the next. Nothing else tells one from
+// the other: both count, end and keep order alike.
+//
 // The layers, from the wire inwards; each knows only the next:
 //
 //	Proxy    (proxy.go)   the listener, the rules, the counts
@@ -20,6 +25,9 @@
 //	reshape  (reshape.go) header lines that are changed
 //	content  (content.go) bodies that are held, cut short, corrupted
 //	counters (stats.go)   the evidence
+//	plane    (plane.go)   … without rules: loops, each of many
+//	 ├ door  (plane_door.go)  a listening socket
+//	 └ link  (plane_link.go)  a connection; what a conn and its flows are above
 //
 // A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
 // stage; one that ends or silences connections calls conn.strike, and one that
@@ -40,6 +48,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,8 +109,12 @@ type Proxy struct {
 	ruleIDs uint64
 	placed  []*placed // those declared (Config.Rules, SetRules), in their order, then those of Add, oldest first
 
+	door    *door   // nil: nothing goes over the fast plane
+	landing []*link // to be moved to conns by tell; guarded by rulesMu
+
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
+	links   []*link   // none while there are rules
 	paused  []*active // rules between two pulses
 	retired []*active // rules removed since the last Collect
 	stopped bool
@@ -162,6 +175,7 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
+	p.door = newDoor(p)
 	p.all.Go(p.accept)
 	if p.alarms != nil {
 		p.all.Go(p.alarms.run)
@@ -181,10 +195,14 @@ func (p *Proxy) Upstream() string { return *p.upstream.Load() }
 
 // SetUpstream sends new connections to addr (host:port). Those that are open
 // stay where they are.
-func (p *Proxy) SetUpstream(addr string) { p.upstream.Store(&addr) }
+func (p *Proxy) SetUpstream(addr string) {
+	p.upstream.Store(&addr)
+	p.door.reconsider()
+}
 
 // Collect returns what happened since the last Collect.
 func (p *Proxy) Collect() Stats {
+	p.eachLink((*link).settle)
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	s := p.stats.collect()
 	s.Open = open
@@ -207,15 +225,28 @@ func (p *Proxy) Stop() error {
 }
 
 func (p *Proxy) shut() {
+	p.rulesMu.Lock() // links that are being moved are nobody's in between
+	defer p.rulesMu.Unlock()
+	if p.door != nil {
+		p.door.lock(true)
+	}
 	p.listener.Close()
 	p.alarms.close()
 	p.stopPulses()
 	p.mu.Lock()
 	p.stopped = true
+	links := p.links
+	p.links = nil
 	p.mu.Unlock()
+	for _, k := range links {
+		k.mu.Lock()
+		k.end(wasReset, true)
+		k.mu.Unlock()
+	}
 	for _, c := range p.connections() {
 		c.end(wasReset, true)
 	}
+	p.door.leave()
 }
 
 // keepAlive has the kernel find peers that vanished without a word, until the
@@ -232,6 +263,7 @@ func (p *Proxy) keepAlive() {
 			for _, c := range p.connections() {
 				c.keepAlive()
 			}
+			p.eachLink((*link).keepAlive)
 		}
 	}
 }
@@ -239,17 +271,24 @@ func (p *Proxy) keepAlive() {
 // keepAliveAfter is also the kernel's idle time and interval, as net.Dialer has it.
 const keepAliveAfter = 15 * time.Second
 
-// accept takes connections until the listener is closed. It does nothing that
-// could wait for one of them. Errors of accept(2) pass: running out of file
-// descriptors (EMFILE) is survived by waiting for some to be closed.
+// accept takes connections until the listener is closed, while the fast plane does
+// not. It does nothing that could wait for one of them. Errors of accept(2) pass:
+// running out of file descriptors (EMFILE) is survived by waiting for some to be
+// closed.
 func (p *Proxy) accept() {
 	pause := time.Duration(0)
 	for {
-		nc, err := p.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
+		before := p.accepted.Load()
+		nc, err := p.next()
+		if p.accepted.Load() != before { // the fast plane has accepted some
+			pause = 0
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded): // for the fast plane, perhaps
+			continue
+		case err != nil:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {
 			case <-time.After(pause):
@@ -259,8 +298,22 @@ func (p *Proxy) accept() {
 			}
 		}
 		pause = 0
+		if nc == nil {
+			continue
+		}
 		p.admit(newSocket(nc), p.accepted.Add(1)-1)
 	}
+}
+
+// next is the next connection, or nil after the fast plane has taken some.
+func (p *Proxy) next() (net.Conn, error) {
+	if p.door != nil {
+		p.door.listener.SetDeadline(time.Time{}) // first: see door.reconsider
+		if p.door.wanted() {
+			return nil, p.door.keep(p.ctx)
+		}
+	}
+	return p.listener.Accept()
 }
 
 // admit refuses the connection or starts to serve it.
@@ -282,6 +335,9 @@ func (p *Proxy) admit(client *socket, number uint64) {
 	}
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
+	if p.config.Protocol == TCP {
+		p.stats.begun()
+	}
 	p.open.Add(1)
 	p.all.Go(func() { c.run(&c.up) })
 	p.all.Go(func() { c.run(&c.down) })

@@ -11,12 +11,8 @@ import (
 // tunnel passes on bytes as they come, for the rest of the connection, those
 // that wait in the buffer first.
 func (f *flow) tunnel() error {
-	f.sent, f.holds.free = 0, f.w-f.r
-	if f.w > f.r {
-		f.queue.adopt(f.buf, f.r, f.w, f.claimed)
-		f.buf, f.claimed = nil, 0
-	}
-	f.release()
+	f.sent = 0
+	f.enqueue()
 	if !f.isDown && f.out == nil {
 		if err := f.c.dial(); err != nil {
 			return err
@@ -26,6 +22,16 @@ func (f *flow) tunnel() error {
 		return err
 	}
 	return f.pump()
+}
+
+// enqueue puts what waits in the buffer into the queue, free to go.
+func (f *flow) enqueue() {
+	f.holds.free = f.w - f.r
+	if f.w > f.r {
+		f.queue.adopt(f.buf, f.r, f.w, f.claimed)
+		f.buf, f.claimed = nil, 0
+	}
+	f.release()
 }
 
 // pump is one loop: pass on what may pass, then read until the next byte may.
