@@ -19,8 +19,19 @@ type Abort struct {
 // piece passes on bytes of a message: head bytes, then bytes of its body, which
 // was at that point before them.
 func (f *flow) piece(p []byte, head int, at framing.Body) error {
-	if len(f.aborts) == 0 && len(f.corrupt) == 0 || at.Empty() {
-		return f.send(p)
+	for len(p) > 0 && (len(f.aborts) == 0 && len(f.corrupt) == 0 || at.Empty()) {
+		n, err := f.sendSome(p)
+		if err != nil || n == len(p) && len(f.aborts) == 0 {
+			return err
+		}
+		// Between two writes, a rule about the content may have come.
+		if past := n - head; past > 0 {
+			at.Take(p[head:n])
+		}
+		p, head = p[n:], max(0, head-n)
+	}
+	if at.Empty() {
+		return nil
 	}
 	if err := f.send(p[:head]); err != nil {
 		return err

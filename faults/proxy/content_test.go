@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -204,6 +205,40 @@ func TestAbortMidway(t *testing.T) {
 	add(t, p, Rule{Name: "over", Percent: 1, Abort: &Abort{After: 10}})
 	c.wantReset()
 	collect(t, p, func(s Stats) bool { return s.Answers["reset"] == 1 && s.Rules["over"].Fired == 1 })
+}
+
+// TestAbortOfHeldBytes: a rule that comes while another holds up bytes that were
+// received long ago strikes at its byte, or at once where that has passed.
+func TestAbortOfHeldBytes(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+	const answer = head + "a\r\n0123456789\r\n5\r\nabcde\r\n0\r\n\r\n"
+	for after, want := range map[int64]string{4: head + "a\r\n01234", 5: head + "a\r\n01234", 12: head + "a\r\n0123456789\r\n5\r\nab"} {
+		inBubble(t, HTTP, func(c net.Conn) {
+			c.Read(make([]byte, 100))
+			io.WriteString(c, answer)
+			c.Read(make([]byte, 100))
+		}, func(t *testing.T, p *Proxy, c net.Conn) {
+			first := int64(len(head + "a\r\n01234"))
+			remove := add(t, p, Rule{Name: "slice", Percent: 1, Slice: &Slice{Average: first, Delay: time.Hour, Direction: Answer}})
+			io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
+			got := make([]byte, first)
+			if _, err := io.ReadFull(c, got); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			add(t, p, Rule{Name: "abort", Percent: 1, Abort: &Abort{After: after}})
+			if after > 5 {
+				remove()
+			}
+			rest, err := io.ReadAll(c)
+			if all := string(got) + string(rest); err != nil || all != want {
+				t.Errorf("after %d: %q, %v, want %q", after, all, err, want)
+			}
+			if s := p.Collect(); s.Answers["reset"] != 1 {
+				t.Errorf("after %d: answers %v", after, s.Answers)
+			}
+		})
+	}
 }
 
 // TestCorruptBodies: bits of content flip, in the same places of the same call

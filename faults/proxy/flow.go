@@ -382,25 +382,31 @@ func (f *flow) wait(until time.Duration) error {
 // send passes p on, as the stages let it.
 func (f *flow) send(p []byte) error {
 	for len(p) > 0 {
-		k, again := f.admit(f.c.p.now(), len(p))
-		var err error
-		if k == 0 {
-			err = f.wait(again)
-		} else {
-			k, err = f.write(p[:k])
-			p = p[k:]
-			if struck := f.passed(k); struck != nil {
-				return struck
-			}
-		}
-		if errors.Is(err, errNudged) {
-			err = f.look()
-		}
+		n, err := f.sendSome(p)
 		if err != nil {
 			return err
 		}
+		p = p[n:]
 	}
 	return nil
+}
+
+// sendSome passes on what may pass of p at once, or waits until some may, or until
+// something has changed.
+func (f *flow) sendSome(p []byte) (n int, err error) {
+	n, again := f.admit(f.c.p.now(), len(p))
+	if n == 0 {
+		err = f.wait(again)
+	} else {
+		n, err = f.write(p[:n])
+		if struck := f.passed(n); struck != nil {
+			return n, struck
+		}
+	}
+	if errors.Is(err, errNudged) {
+		err = f.look()
+	}
+	return n, err
 }
 
 // admit asks every stage how much of n bytes may pass.
