@@ -112,7 +112,7 @@ func TestBudgetIsShared(t *testing.T) {
 			q := &f.queue
 			if rapid.IntRange(0, 9).Draw(rt, "what") < 7 {
 				if p := q.room(true); p != nil {
-					q.received(len(p))
+					q.received(len(p), 1)
 				} else {
 					if q.n < largeBuffer && b.most-b.claimed.Load() >= largeBuffer {
 						rt.Fatalf("refused with %d bytes free", b.most-b.claimed.Load())
@@ -177,7 +177,9 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 					p[i] = byte(len(in) % 251)
 					in = append(in, p[i])
 				}
-				q.received(n)
+				if p != nil {
+					q.received(n, 1)
+				}
 			} else if q.n > 0 {
 				n := rapid.IntRange(1, q.n).Draw(rt, "passed")
 				for _, p := range q.front(nil, n) {
