@@ -154,13 +154,15 @@ func (q *queue) passed(n int) {
 		case c.r < c.w:
 		case q.first == len(q.chunks)-1 && len(c.b) <= largeBuffer: // it stays, as the flow's own
 			c.r, c.w = 0, 0
-			if c.claimed > 0 {
-				q.give(c.claimed)
-				c.claimed, q.own = 0, true
-			}
 		default:
 			q.free(c)
 			q.first++
+		}
+	}
+	if q.n == 0 && q.first < len(q.chunks) {
+		if c := &q.chunks[q.first]; c.claimed > 0 {
+			q.give(c.claimed)
+			c.claimed, q.own = 0, true
 		}
 	}
 }

@@ -165,21 +165,28 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 200).Draw(rt, "steps") {
 			if rapid.Bool().Draw(rt, "read") {
-				p := q.room(rapid.Bool().Draw(rt, "grow"))
-				if p == nil && q.n == 0 {
-					rt.Fatal("an empty queue has no room")
+				grow := rapid.Bool().Draw(rt, "grow")
+				p := q.room(grow)
+				if p == nil {
+					if q.n == 0 {
+						rt.Fatal("an empty queue has no room")
+					}
+					continue
 				}
-				n := 0
-				if p != nil {
-					n = min(len(p), rapid.SampledFrom([]int{1, 100, smallBuffer, largeBuffer}).Draw(rt, "received"))
+				spaces := [][]byte{p}
+				if grow {
+					spaces = q.more(spaces)
 				}
-				for i := range n {
-					p[i] = byte(len(in) % 251)
-					in = append(in, p[i])
+				n := rapid.SampledFrom([]int{0, 1, 100, smallBuffer, largeBuffer, readChunks * largeBuffer}).Draw(rt, "received")
+				got := 0
+				for _, p := range spaces {
+					for i := range p[:min(len(p), n-got)] {
+						p[i] = byte(len(in) % 251)
+						in = append(in, p[i])
+						got++
+					}
 				}
-				if p != nil {
-					q.received(n, 1)
-				}
+				q.received(got, len(spaces))
 			} else if q.n > 0 {
 				n := rapid.IntRange(1, q.n).Draw(rt, "passed")
 				for _, p := range q.front(nil, n) {
