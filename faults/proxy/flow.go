@@ -43,7 +43,7 @@ type flow struct {
 	quiet   int   // reads in a row that a small buffer would have held
 	claimed int64 // of the proxy's budget for held bytes
 	queue   queue
-	space   []byte                // of the queue, while bytes are read …
+	spaces  [][]byte              // of the queue, while bytes are read …
 	until   time.Duration         // … until then
 	into    func(fd uintptr) bool // takeInto, bound once
 	some    func(fd uintptr) bool // giveSome, bound once
@@ -140,12 +140,12 @@ func (f *flow) read(p []byte, until time.Duration) (int, error) {
 	return 0, f.readFailed(err)
 }
 
-// readQuick is read, and cheaper than it where bytes are there already: only when
+// readQuick is read into f.spaces, and cheaper than it where bytes are there already: only when
 // it must wait does it set the deadline, and the alarm. A time that is over means
 // not to wait.
-func (f *flow) readQuick(p []byte, until time.Duration) (int, error) {
+func (f *flow) readQuick(until time.Duration) (int, error) {
 	if f.pipe != nil || f.in.raw == nil {
-		return f.read(p, until)
+		return f.read(f.spaces[0], until)
 	}
 	if now := f.c.p.now(); f.readBy == unknown || f.readBy <= now { // raw.Read does not even try after its deadline
 		at := until
@@ -156,9 +156,8 @@ func (f *flow) readQuick(p []byte, until time.Duration) (int, error) {
 			return 0, err
 		}
 	}
-	f.space, f.until, f.took, f.tookErr = p, until, 0, nil
+	f.until, f.took, f.tookErr = until, 0, nil
 	err := f.in.raw.Read(f.into)
-	f.space = nil
 	switch {
 	case f.took > 0:
 		return f.took, nil
@@ -174,7 +173,12 @@ func (f *flow) readQuick(p []byte, until time.Duration) (int, error) {
 
 // takeInto is called with the source's file descriptor until it returns true.
 func (f *flow) takeInto(fd uintptr) bool {
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(fd), f.space) })
+	n, err := ignoringEINTR(func() (int, error) {
+		if len(f.spaces) == 1 {
+			return unix.Read(int(fd), f.spaces[0])
+		}
+		return unix.Readv(int(fd), f.spaces)
+	})
 	switch {
 	case err == unix.EAGAIN:
 		if f.until <= f.c.p.now() {

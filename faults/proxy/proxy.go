@@ -17,6 +17,7 @@
 //	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
 //	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP;
 //	                      what waits is in a queue of chunks (queue.go)
+//	alarms   (alarms.go)  wake flows closer to their time than the runtime does
 //	Rule     (rule.go)    what a rule can ask for
 //	placed   (placed.go)  rules that come, change, pause and go
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number

@@ -99,8 +99,12 @@ func (f *flow) receive(until time.Duration) error {
 		}
 		return f.wait(until)
 	}
-	n, err := f.readQuick(p, until)
-	f.queue.received(n)
+	f.spaces = append(f.spaces[:0], p)
+	if held && f.in.raw != nil && f.pipe == nil {
+		f.spaces = f.queue.more(f.spaces)
+	}
+	n, err := f.readQuick(until)
+	f.queue.received(n, len(f.spaces))
 	f.holds.receive(f.c, f.c.p.now(), n)
 	return err
 }

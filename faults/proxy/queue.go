@@ -54,6 +54,21 @@ func (q *queue) room(grow bool) []byte {
 	return nil
 }
 
+// more appends to what room returned, when bytes come in bulk, some chunks, so
+// that they come in few pieces. Received must follow.
+func (q *queue) more(to [][]byte) [][]byte {
+	for q.full && q.quiet == 0 && len(to) < readChunks {
+		p := q.add()
+		if p == nil {
+			break
+		}
+		to = append(to, p)
+	}
+	return to
+}
+
+const readChunks = 4
+
 // add takes one more chunk.
 func (q *queue) add() []byte {
 	var c chunk
@@ -83,19 +98,28 @@ func (q *queue) append(c chunk) {
 	q.chunks = append(q.chunks, c)
 }
 
-// received counts n more bytes in what room returned.
-func (q *queue) received(n int) {
-	if n == 0 {
-		return
+// received counts n more bytes in the k slices that room and more returned, and
+// gives back those that were not needed.
+func (q *queue) received(n, k int) {
+	tail := len(q.chunks) - k
+	if n > 0 {
+		q.full = n >= len(q.chunks[tail].b)-q.chunks[tail].w
+		if n <= smallBuffer {
+			q.quiet++
+		} else {
+			q.quiet = 0
+		}
 	}
-	last := &q.chunks[len(q.chunks)-1]
-	last.w += n
 	q.n += n
-	q.full = last.w == len(last.b)
-	if n <= smallBuffer {
-		q.quiet++
-	} else {
-		q.quiet = 0
+	for i := tail; n > 0; i++ {
+		c := &q.chunks[i]
+		m := min(n, len(c.b)-c.w)
+		c.w += m
+		n -= m
+	}
+	for last := len(q.chunks) - 1; last > tail && q.chunks[last].w == 0; last-- {
+		q.free(&q.chunks[last])
+		q.chunks = q.chunks[:last]
 	}
 }
 
@@ -130,13 +154,15 @@ func (q *queue) passed(n int) {
 		case c.r < c.w:
 		case q.first == len(q.chunks)-1 && len(c.b) <= largeBuffer: // it stays, as the flow's own
 			c.r, c.w = 0, 0
-			if c.claimed > 0 {
-				q.give(c.claimed)
-				c.claimed, q.own = 0, true
-			}
 		default:
 			q.free(c)
 			q.first++
+		}
+	}
+	if q.n == 0 && q.first < len(q.chunks) {
+		if c := &q.chunks[q.first]; c.claimed > 0 {
+			q.give(c.claimed)
+			c.claimed, q.own = 0, true
 		}
 	}
 }
