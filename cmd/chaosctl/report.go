@@ -33,6 +33,9 @@ RUN is a run folder, or "last" for the newest below .chaosctl/runs.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
+			if len(repeatFolders(args[0])) > 0 {
+				return reportRepeat(cmd, args[0], output, write)
+			}
 			dir, err := runFolder(args[0])
 			if err != nil {
 				return err
