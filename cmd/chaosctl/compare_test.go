@@ -191,3 +191,34 @@ func TestReportOfARepeat(t *testing.T) {
 	wants(t, ask(t, 0, "compare", "--self", dir), "10 pairs")
 }
 
+// The same journal, other objectives.
+func TestVerifyWithOtherObjectives(t *testing.T) {
+	dir := made{seed: 1}.write(t, filepath.Join(t.TempDir(), "run"))
+	wants(t, ask(t, 0, "verify", dir), "journal intact", "verdict: pass")
+	wants(t, ask(t, 1, "verify", dir, "--set", "load during p99 < 30ms"), "verdict: fail", "load, during: p99 < 30ms does not hold")
+	wants(t, ask(t, 3, "verify", dir, "--set", "load during ok >= 99.99%", "--set", "load before p50 < 1s"), "verdict: inconclusive", "ok >= 99.99% is undecided")
+	for set, says := range map[string]string{
+		"load during p99 > 30ms":     "takes < or <=",
+		"load during ok < 5%":        "takes > or >=",
+		"load during":                "write 'STREAM PHASE CLAUSE'",
+		"lad during ok >= 5%":        "no such stream or phase (streams: load; phases: before, during)",
+		"load after ok >= 5%":        "no such stream or phase",
+		"load during p99 < 30":       "has no unit",
+		"load during upstream < 1/s": "allowed are ok and percentiles",
+	} {
+		wants(t, ask(t, 2, "verify", dir, "--set", set), says)
+	}
+	wants(t, ask(t, 2, "verify", dir, "--set", "load during ok >= 5%", "--set", "load during ok >= 99%"), "set twice")
+}
+
+// Everything before the cut is used: a pass is not known any more, a fail still is.
+func TestJournalCutInTheMiddleOfALine(t *testing.T) {
+	dir := t.TempDir()
+	whole := made{seed: 1, cut: 300}.write(t, filepath.Join(dir, "good"))
+	wants(t, ask(t, 0, "report", whole), "INCONCLUSIVE", "did not come to its end", "torn")
+	bad := made{seed: 1, cut: 300, bad: func(second int) bool { return second%2 == 0 }}.write(t, filepath.Join(dir, "bad"))
+	wants(t, ask(t, 2, "verify", bad), "torn", "chaosctl report judges what was recorded")
+	if r, err := readRun(bad); err != nil || r.Result.Verdict != "fail" || r.Result.Status != "interrupted" {
+		t.Errorf("half of it failed before the cut: %s %s (%v), want fail, interrupted", r.Result.Verdict, r.Result.Status, err)
+	}
+}
