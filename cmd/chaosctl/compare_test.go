@@ -189,6 +189,10 @@ func TestReportOfARepeat(t *testing.T) {
 		}
 	}
 	wants(t, ask(t, 0, "compare", "--self", dir), "10 pairs")
+	wants(t, ask(t, 0, "verify", dir), "journals intact: 5 runs", "verdict: pass", "5 of 5")
+	wants(t, ask(t, 2, "verify", dir, "--set", "load during ok >= 5%"), "--set judges one")
+	made{seed: 6, bad: func(int) bool { return true }}.write(t, filepath.Join(dir, "6"))
+	wants(t, ask(t, 1, "verify", dir), "verdict: fail", "5 of 6")
 }
 
 // The same journal, other objectives.

@@ -183,3 +183,23 @@ func reportRepeat(cmd *cobra.Command, dir, output string, write bool) error {
 	}
 	return internal(printRepeat(cmd.OutOrStdout(), output, dir, sum))
 }
+
+// verifyRepeat is verify for the folder of a repeat: every run of it.
+func verifyRepeat(cmd *cobra.Command, dir string, folders []string) error {
+	for _, folder := range folders {
+		if err := verifyFolder(folder); err != nil {
+			return notIntact(err)
+		}
+	}
+	sum, err := readRepeat(dir)
+	if err != nil {
+		return usage(err, "")
+	}
+	if _, err := fmt.Fprintf(cmd.OutOrStdout(), "journals intact: %d runs\nverdict: %s\n  %s\n", len(folders), sum.Verdict, sum.Shows); err != nil {
+		return internal(err)
+	}
+	if code := repeatCode(sum); code != exitPass {
+		return &exitError{code: code}
+	}
+	return nil
+}

@@ -84,20 +84,18 @@ clause about the same stream, phase and metric, or is added. Nothing is written.
   chaosctl verify last --set 'shoppers during p95 < 300ms' --set 'shoppers during ok >= 99.9%'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if folders := repeatFolders(args[0]); len(folders) > 0 {
+				if len(set) > 0 {
+					return usage(fmt.Errorf("%s holds %d runs: --set judges one", args[0], len(folders)), "name one of them, like "+folders[0])
+				}
+				return verifyRepeat(cmd, args[0], folders)
+			}
 			dir, err := runFolder(args[0])
 			if err != nil {
 				return err
 			}
 			if err := verifyFolder(dir); err != nil {
-				hint := ""
-				var broken *journal.BrokenError
-				switch {
-				case errors.As(err, &broken) && broken.Torn:
-					hint = "the run was killed, or its disk was full; chaosctl report judges what was recorded"
-				case broken != nil:
-					hint = "the journal was changed after the run; its verdict means nothing"
-				}
-				return usage(err, hint)
+				return notIntact(err)
 			}
 			change, err := changedObjectives(set)
 			if err != nil {
@@ -130,6 +128,19 @@ clause about the same stream, phase and metric, or is added. Nothing is written.
 	}
 	cmd.Flags().StringArrayVar(&set, "set", nil, "judge with this objective, 'STREAM PHASE CLAUSE'; may be repeated")
 	return cmd
+}
+
+// notIntact is the error of a journal that is not what was written.
+func notIntact(err error) error {
+	hint := ""
+	var broken *journal.BrokenError
+	switch {
+	case errors.As(err, &broken) && broken.Torn:
+		hint = "the run was killed, or its disk was full; chaosctl report judges what was recorded"
+	case broken != nil:
+		hint = "the journal was changed after the run; its verdict means nothing"
+	}
+	return usage(err, hint)
 }
 
 // changedObjectives reads objectives of the form "load phase p95 < 300ms". The
