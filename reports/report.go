@@ -81,6 +81,22 @@ func WriteAll(dir string, r Report) (err error) {
 	return nil
 }
 
+// WriteFile writes one file into dir, under a temporary name first: what bears the
+// final name is whole.
+func WriteFile(dir, name string, write func(io.Writer) error) error {
+	temp, err := writeTemp(dir, name, write)
+	if err == nil {
+		err = os.Rename(temp, filepath.Join(dir, name))
+	}
+	if err == nil {
+		return nil
+	}
+	if temp != "" {
+		err = errors.Join(err, os.Remove(temp))
+	}
+	return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
+}
+
 // writeTemp returns the name of the temporary file also with an error, when there is one.
 func writeTemp(dir, name string, write func(io.Writer) error) (temp string, err error) {
 	f, err := os.CreateTemp(dir, "."+name+".*")

@@ -488,6 +488,33 @@ func (c *checker) abort() {
 			c.doc.Report(path, fmt.Sprintf("write %s for 30s", clause), "an abort condition says for how long it must hold")
 		case clause.Metric == expect.OK && up, clause.Metric == expect.Percentile && !up:
 			c.doc.Report(path, "write ok < 10% for 30s, or p95 > 5s for 30s", "an abort condition says when things are bad: %q would end a healthy run", clause)
+		default:
+			c.abortsWhatPasses(path, clause)
+		}
+	}
+}
+
+// abortsWhatPasses refuses an abort condition that ends a run which keeps its
+// promise: abort on ok < 99% contradicts ok >= 95%. Abort conditions look at all
+// streams together, so that with several of them nothing follows.
+func (c *checker) abortsWhatPasses(path string, abort expect.Clause) {
+	if len(c.file.Load) != 1 {
+		return
+	}
+	for _, h := range c.file.Hypothesis {
+		for _, part := range []struct {
+			phase   string
+			clauses []expect.Clause
+		}{{"before", h.Before}, {"during", h.During}, {"after", h.After}} {
+			for _, clause := range part.clauses {
+				if clause.Name() != abort.Name() {
+					continue
+				}
+				if clause.Metric == expect.OK && abort.Ratio > clause.Ratio || clause.Metric == expect.Percentile && abort.Limit < clause.Limit {
+					c.doc.Report(path, "let it be further from good than the hypothesis is", "%q contradicts %q, which %s of %s asks for: a run that keeps its promise would be aborted", abort, clause, part.phase, h.Name)
+					return
+				}
+			}
 		}
 	}
 }

@@ -25,12 +25,18 @@ import (
 // readRun judges a run from its journal alone, and the pair when its control was
 // run too.
 func readRun(dir string) (reports.Report, error) {
-	main, plan, err := readJournal(filepath.Join(dir, "journal.jsonl"))
+	return readRunWith(dir, nil)
+}
+
+// readRunWith is readRun with other hypotheses: change gets those of the run, and
+// of its control, before they are judged.
+func readRunWith(dir string, change func(*verdict.Hypotheses) error) (reports.Report, error) {
+	main, plan, err := readJournalWith(filepath.Join(dir, "journal.jsonl"), change)
 	if err != nil {
 		return reports.Report{}, err
 	}
 	controlDir := filepath.Join(dir, "control")
-	control, _, err := readJournal(filepath.Join(controlDir, "journal.jsonl"))
+	control, _, err := readJournalWith(filepath.Join(controlDir, "journal.jsonl"), change)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -44,6 +50,10 @@ func readRun(dir string) (reports.Report, error) {
 }
 
 func readJournal(path string) (reports.Report, *experiments.Plan, error) {
+	return readJournalWith(path, nil)
+}
+
+func readJournalWith(path string, change func(*verdict.Hypotheses) error) (reports.Report, *experiments.Plan, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return reports.Report{}, nil, err
@@ -59,6 +69,11 @@ func readJournal(path string) (reports.Report, *experiments.Plan, error) {
 	var plan experiments.Plan
 	if err := json.Unmarshal(events[0].Start.Plan, &plan); err != nil {
 		return reports.Report{}, nil, fmt.Errorf("%s:1: the plan: %w", path, err)
+	}
+	if change != nil {
+		if err := change(&plan.Hypotheses); err != nil {
+			return reports.Report{}, nil, err
+		}
 	}
 	result := verdict.Judge(plan.Hypotheses, events)
 	result.JournalHead = head

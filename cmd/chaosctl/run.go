@@ -32,6 +32,7 @@ type runFlags struct {
 	output  string
 	samples bool
 	quiet   bool
+	repeat  int
 }
 
 func newRun() *cobra.Command {
@@ -45,10 +46,13 @@ them, and judges what it saw. SCENARIO is a file, or the name of a library
 scenario (chaosctl scenarios list).
 
 The run folder holds plan.yaml, journal.jsonl, result.json, report.html,
-report.md, junit.xml and the services' logs.`,
+report.md, junit.xml and the services' logs. With --repeat, each run has such a
+folder of its own in it (1, 2, …), beside a summary of what they show together;
+the verdict is fail when any run fails.`,
 		Example: `  chaosctl run checkout-survives-slow-payments
   chaosctl run checkout-survives-slow-payments --control
-  chaosctl run my-scenario.yaml --seed 42 --out runs/monday`,
+  chaosctl run my-scenario.yaml --seed 42 --out runs/monday
+  chaosctl run my-scenario.yaml --repeat 5`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runScenario(cmd.Context(), args[0], f, cmd.Flags().Changed("seed"), cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -63,6 +67,7 @@ report.md, junit.xml and the services' logs.`,
 	fl.StringVar(&f.output, "output", "text", "what stdout gets: text, json, markdown or junit")
 	fl.BoolVar(&f.samples, "samples", false, "also write every request to samples.bin, in vegeta's encoding")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on stderr")
+	fl.IntVar(&f.repeat, "repeat", 1, "run it so often, with seeds derived from the first, and judge the runs together")
 	cmd.MarkFlagsMutuallyExclusive("control", "sham")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = completeScenarios
@@ -72,6 +77,9 @@ report.md, junit.xml and the services' logs.`,
 func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdout, stderr io.Writer) error {
 	if err := checkOutput(f.output); err != nil {
 		return err
+	}
+	if f.repeat < 1 || f.repeat > mostRepeats {
+		return usage(fmt.Errorf("--repeat %d: allowed are 1 to %d", f.repeat, mostRepeats), "")
 	}
 	scenario, _, err := openScenario(name)
 	if err != nil {
@@ -87,17 +95,25 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	if f.sham {
 		variant = experiments.Sham
 	}
-	plans := []experiments.Variant{variant}
+	variants := []experiments.Variant{variant}
 	if f.control {
-		plans = append(plans, experiments.Control)
+		variants = append(variants, experiments.Control)
 	}
-	var compiled []*experiments.Plan
-	for _, v := range plans {
-		plan, err := experiments.Compile(scenario, v)
-		if err != nil {
-			return usage(err, "")
+	compile := func(seed uint64) (all []*experiments.Plan, err error) {
+		s := *scenario
+		s.Seed = seed
+		for _, v := range variants {
+			plan, err := experiments.Compile(&s, v)
+			if err != nil {
+				return nil, usage(err, "")
+			}
+			all = append(all, plan)
 		}
-		compiled = append(compiled, plan)
+		return all, nil
+	}
+	compiled, err := compile(scenario.Seed)
+	if err != nil {
+		return err
 	}
 	id := runID()
 	index, err := live.Open()
@@ -118,13 +134,33 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	process.Favour()
 	ctx, hurry, release := interruptible(ctx, stderr)
 	defer release()
+	if f.repeat > 1 {
+		return repeatScenario(ctx, index, scenario.Seed, compile, id, dir, f, hurry, stdout, stderr)
+	}
+	report, failures := runOnce(ctx, index, compiled, id, dir, f, hurry, stderr)
+	if report == nil {
+		return failures
+	}
+	if err := printReport(stdout, f.output, dir, *report); err != nil {
+		return internal(err)
+	}
+	return failures
+}
+
+// mostRepeats is far more than anyone waits for.
+const mostRepeats = 1000
+
+// runOnce runs a plan, and its control's after it, in dir, and writes the reports.
+// The report is nil when there is nothing to report; the error carries the exit
+// code that the run means, and is nil for a pass.
+func runOnce(ctx context.Context, index *live.Index, compiled []*experiments.Plan, id, dir string, f runFlags, hurry <-chan struct{}, stderr io.Writer) (*reports.Report, error) {
 	var failures error
 	for _, plan := range compiled {
 		folder, label := dir, ""
 		if plan.Variant == experiments.Control {
 			folder, label = filepath.Join(dir, "control"), "control"
 			if err := os.MkdirAll(folder, 0o755); err != nil {
-				return internal(err)
+				return nil, internal(err)
 			}
 		}
 		failures = errors.Join(failures, execute(ctx, index, plan, id, folder, label, f, hurry, stderr))
@@ -135,17 +171,14 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	var start *experiments.StartError
 	var said *exitError
 	if errors.As(failures, &start) || errors.As(failures, &said) { // there is nothing to judge
-		return runError(failures)
+		return nil, runError(failures)
 	}
 	report, err := readRun(dir)
 	if err != nil {
-		return errors.Join(runError(failures), internal(err))
+		return nil, errors.Join(runError(failures), internal(err))
 	}
 	if err := reports.WriteAll(dir, report); err != nil {
-		return errors.Join(runError(failures), runError(err))
-	}
-	if err := printReport(stdout, f.output, dir, report); err != nil {
-		return internal(err)
+		return nil, errors.Join(runError(failures), runError(err))
 	}
 	code := reportCode(report.Result)
 	if f.control && ctx.Err() != nil {
@@ -154,12 +187,12 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	if failures != nil {
 		e := runError(failures).(*exitError)
 		e.code = worst(e.code, code)
-		return e
+		return &report, e
 	}
 	if code != exitPass {
-		return &exitError{code: code}
+		return &report, &exitError{code: code}
 	}
-	return nil
+	return &report, nil
 }
 
 // execute is one run of one plan in its folder.

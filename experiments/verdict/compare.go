@@ -36,11 +36,10 @@ const (
 // Margins are the floors below which a difference does not matter. Both floors
 // of a kind must be exceeded: the larger one is the margin.
 type Margins struct {
-	Share         float64       `json:"share"`         // of all requests: 0.005 is half a percentage point
-	ShareRatio    float64       `json:"share_ratio"`   // of A's share of bad requests
-	Latency       time.Duration `json:"latency_ns"`    // shift
-	LatencyRatio  float64       `json:"latency_ratio"` // of A's median
-	TooFewSeconds int           `json:"-"`             // for tests; 0: fewestBlocks
+	Share        float64       `json:"share"`         // of all requests: 0.005 is half a percentage point
+	ShareRatio   float64       `json:"share_ratio"`   // of A's share of bad requests
+	Latency      time.Duration `json:"latency_ns"`    // shift
+	LatencyRatio float64       `json:"latency_ratio"` // of A's median
 }
 
 // DefaultMargins are what people would not get up for.
@@ -135,11 +134,12 @@ func ComparePhases(run Recorded, name string, m Margins, confidence float64) Com
 		Reasons: []string{}, Rows: []Difference{}, Notes: []string{}, Differs: []string{}}
 	r := open(Side{Name: name, Runs: []Recorded{run}})
 	out.Scenario = r[0].result.Scenario
-	out.A, out.B = describeSide("before", r), describeSide("during, after", r)
+	var later []string
 	for _, p := range run.Hypotheses.Phases {
 		if p.Name != "during" && p.Name != "after" {
 			continue
 		}
+		later = append(later, p.Name)
 		for _, l := range run.Hypotheses.Loads {
 			rows := compareStream(r, r, l.Name, "before", p.Name, m, out.Confidence)
 			for i := range rows {
@@ -148,6 +148,7 @@ func ComparePhases(run Recorded, name string, m Margins, confidence float64) Com
 			out.Rows = append(out.Rows, rows...)
 		}
 	}
+	out.A, out.B = describeSide("before", r), describeSide(and(later), r)
 	if len(out.Rows) == 0 {
 		out.Notes = append(out.Notes, "the run has no phases before and during, or before and after: there is nothing to compare")
 	}
@@ -495,10 +496,9 @@ func compareLatency(d Difference, a, b []part, m Margins, confidence float64) Di
 	d.Margin = math.Max(m.Latency.Seconds(), m.LatencyRatio**d.A)
 	blockA, blockB := la.block(), lb.block()
 	blocks := math.Min(float64(len(la.seconds))/float64(blockA), float64(len(lb.seconds))/float64(blockB))
-	fewest := float64(cmp.Or(m.TooFewSeconds, fewestBlocks))
-	if blocks < fewest {
-		d.Note = fmt.Sprintf("too short: latencies hold together over %s, and only %d such times were seen (%g are needed)",
-			seconds(time.Duration(max(blockA, blockB))*time.Second), int(blocks), fewest)
+	if blocks < fewestBlocks {
+		d.Note = fmt.Sprintf("too short: latencies hold together over %s, and only %d such times were seen (%d are needed)",
+			seconds(time.Duration(max(blockA, blockB))*time.Second), int(blocks), fewestBlocks)
 		return d
 	}
 	r := rand.New(rand.NewPCG(1, uint64(len(la.values))<<32|uint64(len(lb.values))))

@@ -74,7 +74,7 @@ func TestCompareSaysWhatIsThere(t *testing.T) {
 		"too short to compare": {noisy(t, 2, 2, 50, 0.2, 0), Undecided, Undecided, Undecided, Undecided},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Compare(side(noisy(t, 1, seconds, 50, 0.2, 0)), side(c.b), Margins{Share: 0.005, Latency: 6 * time.Millisecond}, 0.95)
+			got := Compare(side(noisy(t, 1, seconds, 50, 0.2, 0)), side(c.b), Margins{Share: 0.01, Latency: 6 * time.Millisecond}, 0.95)
 			for metric, want := range map[string]Outcome{"ok": c.ok, "within 100ms": c.within} {
 				if d := rowOf(t, got, "during", metric); d.Outcome != want {
 					t.Errorf("%s: %s, want %s (%+v)", metric, d.Outcome, want, d)
@@ -93,7 +93,7 @@ func TestCompareSaysWhatIsThere(t *testing.T) {
 // Equal builds must not be called regressed more often than 5 % of the time, even
 // with no margin at all; nor may the bounds miss a real shift more often.
 func TestSimulatedComparisons(t *testing.T) {
-	pairs := 25
+	pairs := 20
 	if *simulate {
 		pairs = 500
 	}

@@ -330,3 +330,33 @@ func TestSteps(t *testing.T) {
 		t.Errorf("sessions %+v", s)
 	}
 }
+
+// k6 lets a total outage of 1 s in 30 s pass on `rate<0.05, p(99)<100`: 3.3 % fail,
+// and they fail fast. Here it passes wherever in the phase it lies: never.
+func TestOutageOfASecondDoesNotPass(t *testing.T) {
+	for from := 0; from <= 290; from += 29 {
+		drawn := strings.Repeat("#", from) + strings.Repeat("x", 10) + strings.Repeat("#", 290-from)
+		p := parsePicture(t, "rate 5\nphase during 30s\nobjective l during ok >= 95%\nobjective l during p99 < 100ms\nload l |"+drawn+"|\n")
+		r := Judge(p.h, p.events())
+		if o := r.Objectives[0]; o.Estimate == nil || math.Abs(*o.Estimate-29.0/30) > 1e-9 {
+			t.Fatalf("this is not the outage that k6 lets pass: %+v", o)
+		}
+		if r.Verdict == Pass || r.Objectives[0].Verdict == Pass || r.Objectives[1].Verdict == Pass {
+			t.Errorf("an outage of 1 s from %.1f s on: %s; ok %s, p99 %s; nothing of it may pass", float64(from)/10, r.Verdict, r.Objectives[0].Verdict, r.Objectives[1].Verdict)
+		}
+	}
+}
+
+func TestClockThatGoesBackIsSaid(t *testing.T) {
+	p := parsePicture(t, "rate 5\nphase during 4s\nobjective l during ok >= 50%\nload l |########################################|\n")
+	if r := Judge(p.h, p.events()); len(r.Warnings) != 0 {
+		t.Errorf("a clock that goes on: %v", r.Warnings)
+	}
+	events := p.events()
+	for i := len(events) / 2; i < len(events)-1; i++ {
+		events[i].At -= 1500 * time.Millisecond
+	}
+	if r := Judge(p.h, events); !slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "clock went back by 1.4 s") }) {
+		t.Errorf("a clock that went back by 1.5 s: warnings %v", r.Warnings)
+	}
+}

@@ -18,6 +18,10 @@ const step = 100 * time.Millisecond
 // mostBins bounds what is laid out in memory for a phase: some eleven days.
 const mostBins = 1e7
 
+// clockBack is how far a line may lie before the one above it: lines are written
+// in the order in which things became known, by one clock that does not go back.
+const clockBack = time.Second
+
 // record is the journal, sorted for judging.
 type record struct {
 	start    journal.Start
@@ -114,6 +118,9 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		breakers: map[string][]breakerLine{},
 	}
 	for i, e := range events {
+		if back := r.last - e.At; back > clockBack {
+			r.warn("the journal's clock went back by %s, from %s: times around it, and what is judged by them, are not to be trusted", seconds(back), seconds(r.last))
+		}
 		r.last = max(r.last, e.At)
 		switch {
 		case e.Start != nil && i == 0:

@@ -20,6 +20,24 @@ var worked = map[string]func(in arguments) map[string]float64{
 		pass, fail, smallest := Decidable(in.number("target"), int(in.number("n")), in.number("confidence"))
 		return map[string]float64{"pass_up_to": float64(pass), "fail_from": float64(fail), "smallest": float64(smallest)}
 	},
+	"sharedifference": func(in arguments) map[string]float64 {
+		of := func(side string) share {
+			good, n := in.number("good_"+side), in.number("n_"+side)
+			low, high := bounds(good, n, in.number("confidence"))
+			return share{estimate: good / n, low: low, high: high}
+		}
+		a, b := of("a"), of("b")
+		low, high := shareDifference(a, b)
+		return map[string]float64{"difference": b.estimate - a.estimate, "low": low, "high": high}
+	},
+	"latency": func(in arguments) map[string]float64 {
+		a, b := in.numbers("a"), in.numbers("b")
+		return map[string]float64{"shift": hodgesLehmann(a, ones(a), b, ones(b), 0), "superiority": superiority(a, ones(a), b, ones(b))}
+	},
+	"runs": func(in arguments) map[string]float64 {
+		shift, low, high := shiftOfRuns(in.numbers("a"), in.numbers("b"), in.number("confidence"))
+		return map[string]float64{"shift": shift, "low": low, "high": high, "bounded": asNumber(!math.IsInf(low, 0))}
+	},
 	"share": func(in arguments) map[string]float64 {
 		s := estimateShare(in.windows(), in.number("confidence"))
 		return map[string]float64{"samples": float64(s.n), "effective": s.effective, "block": s.block, "low": s.low, "high": s.high, "short": asNumber(s.short)}
