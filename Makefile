@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench bench-proxy bench-load stable fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load stable kill-matrix fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -32,6 +32,9 @@ bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into 
 
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20
+
+kill-matrix: build ## end chaosctl at 540 points, see that nothing is left, into docs/kill-matrix.md (1 to 2 min); POINTS=… SEED=…
+	go test ./test/killmatrix -count=1 -v -timeout 30m -binary ../../bin/chaosctl -points $(or $(POINTS),540) -seed $(or $(SEED),1) -doc ../../docs/kill-matrix.md
 
 fuzz: ## every fuzz target for 30 s
 	bash test/fuzz.sh 30s

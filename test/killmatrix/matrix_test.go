@@ -8,7 +8,7 @@
 // of TMPDIR in the environment of every process of this machine, ports, folders.
 //
 //	go test ./test/killmatrix                               a sample of 60
-//	go test ./test/killmatrix -points 540 -doc ../../docs/kill-matrix.md
+//	make kill-matrix                                        540, and docs/kill-matrix.md
 //	go test ./test/killmatrix -point KILL/injected/pause/17   one
 package killmatrix
 

@@ -315,17 +315,40 @@ func (r *run) lookAtJournal(ended time.Time) {
 		}
 		if s := e.Service; s != nil && s.State == "ready" {
 			l, err := net.Listen("tcp", s.Address)
-			if err != nil {
-				r.wrong("the port of %q is not free: %v", s.Name, err)
-				continue
-			}
-			l.Close()
+			if err == nil {
+				l.Close()
+			} else if by := listener(s.Address); by == 0 || slices.Contains(r.processes(), by) {
+				r.wrong("the port of %q is not free: %v (pid %d)", s.Name, err, by)
+			} // else it was free, and another run on this machine has taken it
 		}
 	}
 	r.exact = step == r.moment || r.moment == "starting" && when <= 0
 	if r.killed() && r.way != "KILL-ALL" && !r.missed {
 		r.undone = last.At - when
 	}
+}
+
+// listener is the process that listens at an address of 127.0.0.1, or 0.
+func listener(address string) (pid int) {
+	_, port, _ := net.SplitHostPort(address)
+	number, _ := strconv.Atoi(port)
+	table, _ := os.ReadFile("/proc/net/tcp")
+	want := fmt.Sprintf("0100007F:%04X", number)
+	for line := range strings.Lines(string(table)) {
+		// sl local rem st tx:rx tr:tm retrnsmt uid timeout inode; state 0A is LISTEN
+		f := strings.Fields(line)
+		if len(f) < 10 || f[1] != want || f[3] != "0A" {
+			continue
+		}
+		links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+		for _, link := range links {
+			if to, _ := os.Readlink(link); to == "socket:["+f[9]+"]" {
+				pid, _ = strconv.Atoi(strings.Split(link, "/")[2])
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 // processes are those of this run that are alive: all were given its TMPDIR, and
