@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable simulate fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable kill-matrix simulate fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -42,6 +42,9 @@ stable: build ## every library scenario 20 times; writes docs/stability.md
 
 simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (1 min), into docs/statistics.md
 	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
+
+kill-matrix: build ## end chaosctl at 540 points, see that nothing is left, into docs/kill-matrix.md (1 to 2 min); POINTS=… SEED=…
+	go test ./test/killmatrix -count=1 -v -timeout 30m -binary ../../bin/chaosctl -points $(or $(POINTS),540) -seed $(or $(SEED),1) -doc ../../docs/kill-matrix.md
 
 fuzz: ## every fuzz target for 30 s
 	bash test/fuzz.sh 30s

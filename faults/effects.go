@@ -344,6 +344,15 @@ func pause(f Fault, w World) (*plan, error) {
 	}
 	p.inject = func(ctx context.Context, e *effect) error {
 		e.observed["instances"] = 0
+		// Another pause may have begun since we looked. Whose it is must be settled
+		// before there is anything to revert: to resume would end the other's.
+		for _, v := range all {
+			release, ok := w.Undo.Claim(fmt.Sprintf("pause %s/%d", v.service, v.instance))
+			if !ok {
+				return fmt.Errorf("%s is being paused by another fault", v)
+			}
+			e.releases = append(e.releases, release)
+		}
 		for _, v := range all {
 			var since time.Time
 			e.step(func(ctx context.Context) error {

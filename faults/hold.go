@@ -115,7 +115,8 @@ type effect struct {
 	steps    []step // reverted last in, first out
 	undone   int    // so many have been reverted, or tried to
 	observed map[string]float64
-	detail   string // a note of the revert
+	detail   string   // a note of the revert
+	releases []func() // of claims: called when all is reverted and seen to be
 }
 
 type step struct {
@@ -210,6 +211,11 @@ func prepare(f Fault, w World) (*plan, Kind, error) {
 func (e *effect) revert(ctx context.Context, fault string, done func() error, tell func(string, string, error)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revertWithin)
 	defer cancel()
+	defer func() {
+		for _, release := range e.releases {
+			release()
+		}
+	}()
 	defer func() { _ = e.undo(ctx) }() // only if tell panics is there something left to do
 	failed := func(err error) error {
 		err = &RevertError{Fault: fault, Err: err}

@@ -392,6 +392,39 @@ func TestTheWorldIsAsBefore(t *testing.T) {
 	})
 }
 
+// Two pauses of one instance that begin at the same time: one of them is it, for
+// all of its time, and the other says why it is not.
+func TestTwoPausesAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(1)
+		f.took = 5 * time.Millisecond
+		before, w := f.surface(), f.world(t, dir)
+		errs, states := make([]error, 2), make([][]State, 2)
+		var all sync.WaitGroup
+		for i := range errs {
+			all.Go(func() {
+				s := Spec{Name: fmt.Sprintf("freeze-%d", i), Target: "svc", Pause: &Pause{}}
+				errs[i] = Hold(t.Context(), f.fault(s, time.Duration(i+1)*20*time.Millisecond, 1), w, func(s State) { states[i] = append(states[i], s) })
+			})
+		}
+		all.Wait()
+		if errs[0] != nil {
+			errs[0], errs[1], states[0], states[1] = errs[1], errs[0], states[1], states[0]
+		}
+		var revert *RevertError
+		if errs[0] != nil || errs[1] == nil || errors.As(errs[1], &revert) || !strings.Contains(errs[1].Error(), "another fault") {
+			t.Fatalf("%v; %v: want one of them refused, and nothing unreverted", errs[0], errs[1])
+		}
+		if last := states[0][len(states[0])-1]; last.State != Verified || last.Detail != "" {
+			t.Errorf("the pause that took place ends with %+v: the other has meddled", last)
+		}
+		if pending, err := undo.Pending(dir); f.surface() != before || err != nil || len(pending) > 0 {
+			t.Errorf("the world is %s, it was %s; pending %v (%v)", f.surface(), before, pending, err)
+		}
+	})
+}
+
 func TestWhatARuntimeLacks(t *testing.T) {
 	for _, k := range Kinds {
 		err := k.Supported(struct{}{})

@@ -202,6 +202,11 @@ func (s *System) Stop(ctx context.Context) error {
 	errs = append(errs, s.runtime.Stop(last))
 	s.watches.Wait()
 	s.client.CloseIdleConnections()
+	if s.config.Run != "" {
+		// What a service started in a session of its own has left its group with it.
+		_, err := process.KillMarked(last, s.config.Run)
+		errs = append(errs, err)
+	}
 	if err := os.RemoveAll(s.config.Temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("remove the services' data: %w", err))
 	}

@@ -143,7 +143,7 @@ func (h *Healed) kill(ctx context.Context, e Entry) error {
 			continue
 		}
 		for _, p := range ps {
-			if err := killGroup(p); err != nil {
+			if err := killGroup(ctx, p); err != nil {
 				errs = append(errs, fmt.Errorf("kill service %q: %w", c.Service, err))
 			}
 		}
@@ -154,8 +154,9 @@ func (h *Healed) kill(ctx context.Context, e Entry) error {
 }
 
 // killGroup kills a child's process group while the child itself, identified by
-// number and start, holds the group's number.
-func killGroup(p undo.Process) error {
+// number and start, holds the group's number, and waits until the child is gone:
+// the kernel has sent it SIGKILL with our death, but its ports are free only then.
+func killGroup(ctx context.Context, p undo.Process) error {
 	if !p.Alive() {
 		return nil
 	}
@@ -164,6 +165,15 @@ func killGroup(p undo.Process) error {
 	}
 	if err := unix.Kill(-p.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for p.Alive() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("process %d did not die of SIGKILL: %w", p.PID, context.Cause(ctx))
+		}
 	}
 	return nil
 }

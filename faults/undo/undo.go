@@ -75,6 +75,7 @@ type Log struct {
 	mu     sync.Mutex
 	next   int
 	closed bool
+	claims map[string]bool
 }
 
 // Open makes the folder where it is missing, and takes it into use. Records that
@@ -142,6 +143,26 @@ func (l *Log) Record(r Record) (done func() error, err error) {
 		return nil, errors.Join(doing(err), os.Remove(path))
 	}
 	return func() error { return l.remove(r.Fault, path) }, nil
+}
+
+// Claim takes something, named by its key, for one fault at a time: what two of
+// them changed at once, neither could put back as it was. ok is false while another
+// has it. release may be called again.
+func (l *Log) Claim(key string) (release func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.claims[key] {
+		return nil, false
+	}
+	if l.claims == nil {
+		l.claims = map[string]bool{}
+	}
+	l.claims[key] = true
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.claims, key)
+	}), true
 }
 
 // Close ends the log's use: no more records. What is pending stays; a folder in

@@ -64,7 +64,7 @@ func KillMarked(ctx context.Context, run string) (killed []int, err error) {
 			return err == nil, err
 		}
 		for _, pid := range pids {
-			did, err := killHeld(pid, func() bool { return marked(pid, run) })
+			did, err := killHeld(ctx, pid, func() bool { return marked(pid, run) })
 			if err != nil {
 				return false, fmt.Errorf("kill process %d of run %s: %w", pid, run, err)
 			}
@@ -80,8 +80,10 @@ func KillMarked(ctx context.Context, run string) (killed []int, err error) {
 	return killed, err
 }
 
-// killHeld sends SIGKILL to a process if it is still the one that is meant.
-func killHeld(pid int, meant func() bool) (did bool, err error) {
+// killHeld kills a process if it is still the one that is meant, and waits until
+// it is gone. That it shows no environment any more would not do: a process that
+// exits gives up its memory first, and its ports only then.
+func killHeld(ctx context.Context, pid int, meant func() bool) (did bool, err error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return false, nil
@@ -97,5 +99,15 @@ func killHeld(pid int, meant func() bool) (did bool, err error) {
 	if errors.Is(err, unix.ESRCH) {
 		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	err = poll(ctx, func() (bool, error) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if err == unix.EINTR {
+			err = nil
+		}
+		return n > 0, err // readable: it has ended
+	}, func() error { return fmt.Errorf("it did not die of SIGKILL: %w", context.Cause(ctx)) })
 	return err == nil, err
 }

@@ -1,0 +1,51 @@
+package killmatrix
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// serve is a service of the runs: `serve PORT [URL]` answers on PORT, after having
+// asked URL where there is one. It takes its time to get ready and to end, so that
+// there is a middle to be killed in, and has processes of its own that nobody
+// tells to end: one in its group, one that has left it.
+func serve(args []string) error {
+	if args[0] == "sleep" {
+		signal.Ignore(syscall.SIGHUP)
+		time.Sleep(time.Minute) // an end of its own, should everything else fail
+		return nil
+	}
+	for _, leaves := range []bool{false, true} {
+		c := exec.Command(os.Args[0], "serve", "sleep")
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: leaves}
+		if err := c.Start(); err != nil {
+			return err
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	go func() {
+		<-asked
+		time.Sleep(50 * time.Millisecond)
+		os.Exit(0)
+	}()
+	client := &http.Client{Timeout: 200 * time.Millisecond}
+	return http.ListenAndServe("127.0.0.1:"+args[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(args) > 1 && r.URL.Path != "/healthz" {
+			answer, err := client.Get(args[1])
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			answer.Body.Close()
+			w.WriteHeader(answer.StatusCode)
+		}
+		fmt.Fprintln(w, "hello")
+	}))
+}
