@@ -33,7 +33,7 @@ bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into 
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20
 
-simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (1 min), into docs/statistics.md
+simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (2 min), into docs/statistics.md
 	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
 
 fuzz: ## every fuzz target for 30 s
