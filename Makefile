@@ -40,7 +40,7 @@ storm-proxy: ## the proxy under the race detector: API calls against 200 connect
 stable: build ## every library scenario 20 times; writes docs/stability.md
 	bash test/stable.sh 20
 
-simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (1 min), into docs/statistics.md
+simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (2 min), into docs/statistics.md
 	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
 
 kill-matrix: build ## end chaosctl at 540 points, see that nothing is left, into docs/kill-matrix.md (1 to 2 min); POINTS=… SEED=…

@@ -9,7 +9,7 @@ var later = []struct {
 }{
 	{[]string{"target", "compose"}, "start the services by command, or give their address"},
 	{[]string{"target", "kubernetes"}, "give the services' addresses"},
-	{[]string{"repeat"}, "start the run as often as you need"},
+	{[]string{"repeat"}, "chaosctl run SCENARIO --repeat 5"},
 	{[]string{"allow"}, "only loopback addresses and own systems are touched"},
 	{[]string{"faults", "*", "match"}, "percent narrows a fault down"},
 	{[]string{"faults", "*", "cpu"}, ""},
