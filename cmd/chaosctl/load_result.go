@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -137,6 +138,7 @@ func (p *loadPlan) dueTimes() (first, next time.Duration, ok bool) {
 
 // events are the journal that such a run would have had.
 func (o *loadOutcome) events(p *loadPlan) []journal.Event {
+	slices.SortStableFunc(o.windows, func(a, b journal.Event) int { return cmp.Compare(a.At, b.At) }) // told as they were complete
 	events := append([]journal.Event{{Start: &journal.Start{Version: journal.Version, Seed: p.seed}}}, o.windows...)
 	end := max(o.took, p.warmup+o.length(p))
 	if o.status == "interrupted" {

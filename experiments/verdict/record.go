@@ -117,8 +117,10 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		faults:   map[string][]faultLine{},
 		breakers: map[string][]breakerLine{},
 	}
+	jumped := false // once is enough to say
 	for i, e := range events {
-		if back := r.last - e.At; back > clockBack {
+		if back := r.last - e.At; back > clockBack && !jumped {
+			jumped = true
 			r.warn("the journal's clock went back by %s, from %s: times around it, and what is judged by them, are not to be trusted", seconds(back), seconds(r.last))
 		}
 		r.last = max(r.last, e.At)

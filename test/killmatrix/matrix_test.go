@@ -79,6 +79,14 @@ var kinds = map[string]string{
 	"blackhole": "{ target: front -> back, blackhole: {}, for: 100ms }",
 	"refuse":    "{ target: front -> back, refuse: {}, for: 100ms }",
 	"bandwidth": "{ target: front -> back, bandwidth: { rate: 100 KB/s }, for: 100ms }",
+
+	"slow_connect": "{ target: front -> back, slow_connect: { delay: 20ms }, for: 100ms }",
+	"slice":        "{ target: front -> back, slice: { average: 20 B, delay: 1ms }, for: 100ms }",
+	"loss":         "{ target: front -> back, loss: { percent: 10 }, for: 100ms }",
+	"silence":      "{ target: front -> bytes, silence: {}, for: 100ms }",
+	"slow_close":   "{ target: front -> bytes, slow_close: { delay: 20ms }, for: 100ms }",
+	"corrupt":      "{ target: front -> bytes, corrupt: { percent: 1 }, for: 100ms }",
+	"limit":        "{ target: front -> bytes, limit: { bytes: 100 B }, for: 100ms }",
 }
 
 // point is one thing to try. Its seed decides the delays in it.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// serve is a service of the runs: `serve PORT [URL]` answers on PORT, after having
-// asked URL where there is one. It takes its time to get ready and to end, so that
+// serve is a service of the runs: `serve PORT [URL...]` answers on PORT, after having
+// asked each URL. It takes its time to get ready and to end, so that
 // there is a middle to be killed in, and has processes of its own that nobody
 // tells to end: one in its group, one that has left it.
 func serve(args []string) error {
@@ -37,14 +37,16 @@ func serve(args []string) error {
 	}()
 	client := &http.Client{Timeout: 200 * time.Millisecond}
 	return http.ListenAndServe("127.0.0.1:"+args[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(args) > 1 && r.URL.Path != "/healthz" {
-			answer, err := client.Get(args[1])
+		for _, url := range args[1:] {
+			if r.URL.Path == "/healthz" {
+				break
+			}
+			answer, err := client.Get(url)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusBadGateway)
 				return
 			}
 			answer.Body.Close()
-			w.WriteHeader(answer.StatusCode)
 		}
 		fmt.Fprintln(w, "hello")
 	}))
