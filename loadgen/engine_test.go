@@ -342,7 +342,7 @@ func TestLargeRequests(t *testing.T) {
 			t.Errorf("outcomes %v, %d bytes sent; want 4 ok with 960 kB each", s.Outcomes, s.BytesSent)
 		}
 		stall.Store(true)
-		if s := ask(100 * time.Millisecond); s.Outcomes["timeout"]+s.Dropped != 4 || s.Outcomes["timeout"] < 2 || s.BytesSent == 0 {
+		if s := ask(700 * time.Millisecond); s.Outcomes["timeout"]+s.Dropped != 4 || s.Outcomes["timeout"] < 2 || s.BytesSent == 0 {
 			t.Errorf("outcomes %v, %d bytes sent; want timeouts of what nobody reads", s.Outcomes, s.BytesSent)
 		}
 		l.Close()
