@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/bin/chaosctl
-dir=$(mktemp -d)
+dir=$(mktemp -d -p /tmp) # not below TMPDIR: the user that PostgreSQL runs as may not get there
 chmod 755 "$dir"
 pids=()
 cleanup() {
