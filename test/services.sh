@@ -15,7 +15,7 @@ dir=$(mktemp -d -p /tmp) # not below TMPDIR: the user that PostgreSQL runs as ma
 chmod 755 "$dir"
 pids=()
 cleanup() {
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	for pid in "${pids[@]}"; do kill -INT "$pid" 2>/dev/null || true; done # to PostgreSQL: do not wait for clients
 	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
 	rm -rf "$dir"
 }
@@ -38,11 +38,12 @@ postgres=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
 pg=$(port) redis=$(port) web=$(port) api=$(port)
 
 # As a user of its own: PostgreSQL refuses to run as root.
-as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi; }
+as=()
+[ "$(id -u)" != 0 ] || as=(setpriv --reuid=postgres --regid=postgres --clear-groups)
 install -d -m 700 "$dir/pg"
 [ "$(id -u)" != 0 ] || chown postgres: "$dir/pg"
-as "$postgres/initdb" -D "$dir/pg" -A trust -U bench >/dev/null
-as "$postgres/postgres" -D "$dir/pg" -h 127.0.0.1 -p "$pg" -k '' -c fsync=off >"$dir/pg.log" 2>&1 &
+"${as[@]}" "$postgres/initdb" -D "$dir/pg" -A trust -U bench >/dev/null
+"${as[@]}" "$postgres/postgres" -D "$dir/pg" -h 127.0.0.1 -p "$pg" -k '' -c fsync=off >"$dir/pg.log" 2>&1 &
 pids+=($!)
 redis-server --port "$redis" --bind 127.0.0.1 --save '' --dir "$dir" >"$dir/redis.log" 2>&1 &
 pids+=($!)
