@@ -29,6 +29,7 @@ func (s Spec) verbs() []string {
 		{"blackhole", s.Blackhole != nil}, {"silence", s.Silence != nil}, {"refuse", s.Refuse != nil},
 		{"slow_connect", s.SlowConnect != nil}, {"slow_close", s.SlowClose != nil}, {"bandwidth", s.Bandwidth != nil},
 		{"slice", s.Slice != nil}, {"loss", s.Loss != nil}, {"corrupt", s.Corrupt != nil}, {"limit", s.Limit != nil},
+		{"abort", s.Abort != nil}, {"reshape", s.Reshape != nil},
 		{"partition", s.Partition != nil}, {"kill", s.Kill != nil}, {"pause", s.Pause != nil}, {"restart", s.Restart != nil},
 	} {
 		if v.set {
@@ -74,6 +75,10 @@ func (s Spec) Needs() (on, path, instead string) {
 		return OnTCPEdge, "reset.wait", "use reset with after, or without, which any edge can have"
 	case k.On == OnHTTPEdge || k.On == OnTCPEdge:
 		return k.On, k.Verb, k.Instead
+	case s.Match != nil:
+		return OnHTTPEdge, "match", "leave match out: other bytes are no requests"
+	case s.Latency != nil && s.Latency.Where != "":
+		return OnHTTPEdge, "latency.where", "leave where out: every byte is held back"
 	}
 	return "", "", ""
 }
@@ -92,7 +97,8 @@ func (s Spec) Needs() (on, path, instead string) {
 //	corrupt_ratio   share of the bytes to corrupt
 //	close_delay_s   that the end of a connection is held back
 //	wait_s          until a connection is reset
-//	after_bytes     of the answer that pass before it is
+//	after_bytes     of the answer (for abort: of its body) that pass before it is
+//	close           1 where an abort ends the connection in order
 //	silence_s       until a silenced connection is closed
 //	instances       how many to hit, where that is a number
 //	down_s          from an instance's end until it is started again
@@ -137,6 +143,11 @@ func (s Spec) Asked() map[string]float64 {
 		asked["corrupt_ratio"] = float64(s.Corrupt.Percent)
 	case s.Limit != nil && s.Limit.Bytes != nil:
 		asked["limit_bytes"] = float64(*s.Limit.Bytes)
+	case s.Abort != nil:
+		asked["after_bytes"] = float64(s.Abort.After)
+		if s.Abort.Close {
+			asked["close"] = 1
+		}
 	case s.Kill != nil:
 		instances(s.Kill.Pick)
 		asked["down_s"] = or(s.Kill.Down, time.Second).Seconds()
@@ -212,6 +223,9 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		above0("latency.delay", l.Delay, "how long to hold a call back, like 800ms")
 		l.checkSpread(report)
 		direction("latency", l.Direction, "answer", "request")
+		if !slices.Contains([]string{"", "head", "body"}, l.Where) {
+			report("latency.where", "where %q is unknown: write head, to hold all of the message back, or body", l.Where)
+		}
 	}
 	if e := s.Error; e != nil {
 		percent("error", e.Percent)
@@ -287,6 +301,13 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		}
 		direction("limit", l.Direction, eitherWay...)
 	}
+	if a := s.Abort; a != nil {
+		percent("abort", a.Percent)
+		after("abort", a.After)
+	}
+	if r := s.Reshape; r != nil {
+		percent("reshape", r.Percent)
+	}
 	if p := s.Partition; p != nil {
 		p.check(report)
 	}
@@ -312,7 +333,12 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	if kind, ok := s.Kind(); ok && sound && kind.On != OnService {
 		s.Name = kind.Verb
 		if err := (Fault{Spec: s}).rule().Validate(); err != nil {
-			report(kind.Verb, "%v", errors.Unwrap(err))
+			problem := errors.Unwrap(err).Error()
+			if about, ok := strings.CutPrefix(problem, "match: "); ok {
+				report("match", "%s", about)
+			} else {
+				report(kind.Verb, "%s", problem)
+			}
 		}
 	}
 }
@@ -350,9 +376,13 @@ func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 	for _, c := range []struct {
 		name string
 		set  bool
-	}{{"pulse", s.Pulse != nil}, {"ramp", s.Ramp != nil}, {"first", s.First != nil}, {"every", s.Every != nil}, {"from", s.From != ""}} {
+	}{{"match", s.Match != nil}, {"pulse", s.Pulse != nil}, {"ramp", s.Ramp != nil}, {"first", s.First != nil}, {"every", s.Every != nil}, {"from", s.From != ""}} {
 		switch {
 		case !c.set || kind.Verb == "" || kind.Takes(c.name):
+		case c.name == "match" && kind.On == OnEdge:
+			report(c.name, "%s takes no match: it strikes before there is a request to look at", kind.Verb)
+		case c.name == "match" && kind.On == OnTCPEdge:
+			report(c.name, "%s takes no match: it is about bytes, not requests", kind.Verb)
 		case kind.On == OnService:
 			report(c.name, "%s is for faults on edges: %s acts on a service, not on calls", c.name, kind.Verb)
 		default:

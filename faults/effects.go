@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -55,11 +56,14 @@ func onEdges(f Fault, w World) (*plan, error) {
 func (f Fault) rule() proxy.Rule {
 	s := f.Spec
 	r := proxy.Rule{Name: s.Name, Seed: f.Seed, Percent: 1, When: s.when()}
+	if m := s.Match; m != nil {
+		r.Match = proxy.Match{Methods: m.Method, Path: m.Path, Host: m.Host, Headers: fields(m.Headers)}
+	}
 	switch {
 	case s.Latency != nil:
 		l := s.Latency
 		r.Percent = l.Percent.or(1)
-		r.Latency = &proxy.Latency{Delay: l.Delay, Jitter: l.Jitter, Distribution: l.Distribution, Direction: l.Direction}
+		r.Latency = &proxy.Latency{Delay: l.Delay, Jitter: l.Jitter, Distribution: l.Distribution, Direction: l.Direction, Where: proxy.Where(l.Where)}
 	case s.Error != nil:
 		r.Percent = s.Error.Percent.or(1)
 		r.Error = &proxy.Error{Status: s.Error.status(), Body: s.Error.Body}
@@ -101,10 +105,32 @@ func (f Fault) rule() proxy.Rule {
 		if s.Limit.Bytes != nil {
 			r.Limit.Bytes = int64(*s.Limit.Bytes)
 		}
+	case s.Abort != nil:
+		r.Percent = s.Abort.Percent.or(1)
+		r.Abort = &proxy.Abort{After: int64(s.Abort.After), Close: s.Abort.Close}
+	case s.Reshape != nil:
+		r.Percent = s.Reshape.Percent.or(1)
+		r.Reshape = &proxy.Reshape{Request: s.Reshape.Request.lines(), Answer: s.Reshape.Answer.lines()}
 	case s.Partition != nil:
 		r.Blackhole = &proxy.Cut{}
 	}
 	return r
+}
+
+// lines is the edit in the proxy's words.
+func (e *Edit) lines() proxy.Edit {
+	if e == nil {
+		return proxy.Edit{}
+	}
+	return proxy.Edit{Remove: e.Remove, Set: fields(e.Set), Add: fields(e.Add)}
+}
+
+// fields are header lines, in the order of their names.
+func fields(lines map[string]string) (all []proxy.Field) {
+	for _, name := range slices.Sorted(maps.Keys(lines)) {
+		all = append(all, proxy.Field{Name: name, Value: lines[name]})
+	}
+	return all
 }
 
 // when is the conditions in the proxy's words.

@@ -500,12 +500,23 @@ func TestRules(t *testing.T) {
 		r.When.Every = 5
 	})
 	add("short", share(1), func(r *proxy.Rule) { r.Limit = &proxy.Limit{Direction: proxy.Answer} })
+	add("torn", share(0.5), func(r *proxy.Rule) {
+		r.Abort = &proxy.Abort{After: 1000, Close: true}
+		r.Match = proxy.Match{Methods: []string{"GET"}, Path: "/ledger/*"}
+	})
+	add("elsewhere", share(1), func(r *proxy.Rule) {
+		r.Reshape = &proxy.Reshape{
+			Request: proxy.Edit{Remove: []string{"Cookie"}, Set: []proxy.Field{{Name: "Host", Value: "other:80"}}},
+			Answer:  proxy.Edit{Add: []proxy.Field{{Name: "A", Value: "1"}, {Name: "Retry-After", Value: "5"}}},
+		}
+		r.Match = proxy.Match{Host: "*.shop", Headers: []proxy.Field{{Name: "X-Debug"}, {Name: "X-Tenant", Value: "blue*"}}}
+	})
 	add("split", share(1), func(r *proxy.Rule) { r.Blackhole = &proxy.Cut{} })
 	quiet := Spec{Name: "quiet", Silence: &Silence{}}
 	add("quiet", share(1), func(r *proxy.Rule) { r.Silence = &proxy.Silence{Direction: proxy.Answer} })
 	late := Spec{Name: "late", Reset: &Reset{Wait: time.Second}}
 	add("late", share(1), func(r *proxy.Rule) { r.Reset = &proxy.Cut{Wait: time.Second} })
-	for _, s := range append(slices.Clone(every[:14]), quiet, late) {
+	for _, s := range append(slices.Clone(every[:16]), quiet, late) {
 		got := Fault{Spec: s, Seed: 7}.rule()
 		if d := cmp.Diff(want[s.Name], got); d != "" {
 			t.Errorf("%s: %s", s.Name, d)

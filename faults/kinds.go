@@ -44,6 +44,7 @@ var (
 // (connections on tcp edges) it is about, and when; percent is of those. A
 // partition, which is to cut off everything, takes pulse alone.
 var Conditions = []Field{
+	{"match", "{ method, path, host, headers }", "all", "on HTTP edges: which requests it is about; method is a list, in the others * stands for any characters"},
 	{"pulse", "{ active, pause }", "always on", "at work for `active`, then not for `pause`, in turn, as if it were injected and reverted each time"},
 	{"ramp", "duration", "0s", "how long percent takes to grow from 0 to its full value"},
 	{"first", "number", "all", "how many calls it is about, of those that begin after it was injected"},
@@ -58,8 +59,10 @@ func (k Kind) Takes(condition string) bool {
 		return false
 	case OnServices:
 		return condition == "pulse"
+	case OnTCPEdge:
+		return condition != "match"
 	}
-	return true
+	return condition != "match" || k.Verb != "refuse" && k.Verb != "slow_connect"
 }
 
 // Kinds is every fault there is, in the order in which they are shown.
@@ -73,6 +76,7 @@ var Kinds = []Kind{
 			{"distribution", "text", "uniform", "of the delays: uniform, normal (none below 0), pareto (few, and very long ones), exponential"},
 			percentField,
 			oneWay,
+			{"where", "text", "head", "HTTP edges: what waits, all of the message from its head on, or only its body"},
 		},
 	},
 	{
@@ -153,8 +157,8 @@ var Kinds = []Kind{
 		},
 	},
 	{
-		Verb: "corrupt", On: OnTCPEdge, inject: onEdges, Instead: "use error with a body of your own, which spoils answers on HTTP edges",
-		Summary: "Flips bits; lengths stay as they are.",
+		Verb: "corrupt", On: OnEdge, inject: onEdges,
+		Summary: "Flips bits; lengths stay as they are. On HTTP edges in bodies only.",
 		Fields: []Field{
 			{"percent", "percent", "", "share of the bytes in which one bit is flipped"},
 			directionField,
@@ -167,6 +171,24 @@ var Kinds = []Kind{
 			{"bytes", "bytes", "", "0 B closes it at the first"},
 			ofConnections,
 			{"direction", "text", "both", "which bytes count: request, answer, or both, each for itself"},
+		},
+	},
+	{
+		Verb: "abort", On: OnHTTPEdge, inject: onEdges, Instead: "use reset with after, which counts all bytes of a connection",
+		Summary: "Ends the connection in the midst of an answer's body.",
+		Fields: []Field{
+			{"after", "bytes", "0 B", "strike when so many bytes of the body have passed; a shorter one passes whole"},
+			{"close", "yes or no", "false", "end it in order, not with RST: the body is too short"},
+			percentField,
+		},
+	},
+	{
+		Verb: "reshape", On: OnHTTPEdge, inject: onEdges, Instead: "there are no header lines on it",
+		Summary: "Changes header lines, Host among them; all other bytes stay as they are.",
+		Fields: []Field{
+			{"request", "{ remove, set, add }", "nothing", "what is done to requests: a list of names, and two mappings of name to value"},
+			{"answer", "{ remove, set, add }", "nothing", "the same to their answers"},
+			percentField,
 		},
 	},
 	{

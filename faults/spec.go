@@ -16,6 +16,7 @@ import "time"
 //	  first: 20                    # calls, counted from when it was injected
 //	  every: 5                     # the 5th, 10th, … call
 //	  from: 10.0.0.0/8             # of callers with such an address
+//	  match: { method: [POST], path: /payments/* }   # requests, on HTTP edges
 type Spec struct {
 	Name   string         `yaml:"-" json:"-"`                               // the key it stands under
 	Target string         `yaml:"target,omitempty" json:"target,omitempty"` // "caller -> callee" or a service; none for partition
@@ -35,12 +36,15 @@ type Spec struct {
 	Loss        *Loss        `yaml:"loss,omitempty" json:"loss,omitempty"`
 	Corrupt     *Corrupt     `yaml:"corrupt,omitempty" json:"corrupt,omitempty"`
 	Limit       *Limit       `yaml:"limit,omitempty" json:"limit,omitempty"`
+	Abort       *Abort       `yaml:"abort,omitempty" json:"abort,omitempty"`
+	Reshape     *Reshape     `yaml:"reshape,omitempty" json:"reshape,omitempty"`
 	Partition   *Partition   `yaml:"partition,omitempty" json:"partition,omitempty"`
 	Kill        *Kill        `yaml:"kill,omitempty" json:"kill,omitempty"`
 	Pause       *Pause       `yaml:"pause,omitempty" json:"pause,omitempty"`
 	Restart     *Restart     `yaml:"restart,omitempty" json:"restart,omitempty"`
 
-	// Conditions, of faults on edges; see proxy.When.
+	// Conditions, of faults on edges; see proxy.Match and proxy.When.
+	Match *Match         `yaml:"match,omitempty" json:"match,omitempty"`
 	Pulse *Pulse         `yaml:"pulse,omitempty" json:"pulse,omitempty"`
 	Ramp  *time.Duration `yaml:"ramp,omitempty" json:"ramp,omitempty"`
 	First *uint64        `yaml:"first,omitempty" json:"first,omitempty"`
@@ -48,7 +52,16 @@ type Spec struct {
 	From  Source         `yaml:"from,omitempty" json:"from,omitempty"`
 }
 
-// Pulse is On at work, then Off not, in turn, as if the fault were injected and
+// Match is which requests of an HTTP edge the fault is about: all that is written
+// must hold. In Path, Host and the values of Headers, * stands for any characters.
+type Match struct {
+	Method  []string          `yaml:"method,omitempty" json:"method,omitempty"`   // one of them
+	Path    string            `yaml:"path,omitempty" json:"path,omitempty"`       // without the query
+	Host    string            `yaml:"host,omitempty" json:"host,omitempty"`       // without a port: on any
+	Headers map[string]string `yaml:"headers,omitempty" json:"headers,omitempty"` // "" for any value
+}
+
+// Pulse is Active at work, then Pause not, in turn, as if the fault were injected and
 // reverted each time.
 type Pulse struct {
 	Active time.Duration `yaml:"active" json:"active"`
@@ -65,6 +78,7 @@ type Latency struct {
 	Distribution string        `yaml:"distribution,omitempty" json:"distribution,omitempty"` // uniform (default) | normal | pareto | exponential
 	Percent      *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`           // default 100
 	Direction    string        `yaml:"direction,omitempty" json:"direction,omitempty"`       // answer (default) | request
+	Where        string        `yaml:"where,omitempty" json:"where,omitempty"`               // HTTP edges: head (default) | body
 }
 
 // Error answers with Status instead of asking the callee. HTTP edges only.
@@ -143,7 +157,8 @@ type Loss struct {
 	Direction   string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
 }
 
-// Corrupt flips one bit in so large a share of the bytes. TCP edges only.
+// Corrupt flips one bit in so large a share of the bytes; on HTTP edges, of those
+// of bodies.
 type Corrupt struct {
 	Percent   Percent `yaml:"percent,omitempty" json:"percent"`
 	Direction string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
@@ -155,6 +170,29 @@ type Limit struct {
 	Bytes     *Bytes   `yaml:"bytes,omitempty" json:"bytes"` // 0 B: at the first byte
 	Percent   *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
 	Direction string   `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default: in either) | request | answer
+}
+
+// Abort ends the connection in the midst of an answer, when After bytes of its
+// body have passed: with RST, or, Close, in order. HTTP edges only.
+type Abort struct {
+	After   Bytes    `yaml:"after,omitempty" json:"after,omitempty"` // default 0 B: as soon as its head has
+	Close   bool     `yaml:"close,omitempty" json:"close,omitempty"`
+	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
+}
+
+// Reshape changes header lines of requests and of their answers. HTTP edges only.
+type Reshape struct {
+	Request *Edit    `yaml:"request,omitempty" json:"request,omitempty"`
+	Answer  *Edit    `yaml:"answer,omitempty" json:"answer,omitempty"`
+	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
+}
+
+// Edit is what is done to the lines of a head, in this order. Set takes the place
+// of the first line of that name, and no other stays; Add goes to the end.
+type Edit struct {
+	Remove []string          `yaml:"remove,omitempty" json:"remove,omitempty"`
+	Set    map[string]string `yaml:"set,omitempty" json:"set,omitempty"`
+	Add    map[string]string `yaml:"add,omitempty" json:"add,omitempty"`
 }
 
 // Partition silences every edge from a service of From to one of To

@@ -38,6 +38,10 @@ var every = []Spec{
 	{Name: "lossy", Target: "orders -> payments", Loss: &Loss{Percent: 0.05, Correlation: 0.25}, Ramp: ptr(10 * time.Second)},
 	{Name: "noise", Target: "orders -> payments", Corrupt: &Corrupt{Percent: 0.001}, Every: ptr(uint64(5))},
 	{Name: "short", Target: "orders -> payments", Limit: &Limit{Bytes: ptr(Bytes(0)), Direction: "answer"}},
+	{Name: "torn", Target: "orders -> payments", Abort: &Abort{After: 1000, Close: true, Percent: ptr(Percent(0.5))}, Match: &Match{Method: []string{"GET"}, Path: "/ledger/*"}},
+	{Name: "elsewhere", Target: "orders -> payments", Reshape: &Reshape{
+		Request: &Edit{Remove: []string{"Cookie"}, Set: map[string]string{"Host": "other:80"}}, Answer: &Edit{Add: map[string]string{"Retry-After": "5", "A": "1"}},
+	}, Match: &Match{Host: "*.shop", Headers: map[string]string{"X-Tenant": "blue*", "X-Debug": ""}}},
 	{Name: "split", Partition: &Partition{From: []string{"orders"}, To: []string{"payments", "stock"}}},
 	{Name: "die", Target: "stock", Kill: &Kill{}},
 	{Name: "freeze", Target: "stock", Pause: &Pause{Pick: Pick{All: true}}},
@@ -127,6 +131,8 @@ func TestAsked(t *testing.T) {
 		{"ratio": 1, "loss_ratio": 0.05},
 		{"ratio": 1, "corrupt_ratio": 0.001},
 		{"ratio": 1, "limit_bytes": 0},
+		{"ratio": 0.5, "after_bytes": 1000, "close": 1},
+		{"ratio": 1},
 		{"ratio": 1},
 		{"instances": 1, "down_s": 1},
 		{},
@@ -156,7 +162,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		s    Spec
 		want []string
 	}{
-		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, partition, kill, pause, restart`}},
+		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, abort, reshape, partition, kill, pause, restart`}},
 		{Spec{Target: "a", Kill: &Kill{}, Pause: &Pause{}}, []string{`: 2 verbs (kill, pause): a fault has exactly one`}},
 		{Spec{Target: "stock", At: -1, For: ptr(time.Duration(0)), Latency: &Latency{Jitter: -1, Distribution: "gauss", Direction: "up", Percent: ptr(Percent(2))}}, []string{
 			`target: latency is for an edge, and "stock" is none`, `at: at is -1ns`, `for: for is 0s`, `latency.percent: percent is 200`,
@@ -177,6 +183,13 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		{Spec{Target: "a -> b", Loss: &Loss{Correlation: 2, Direction: "x"}}, []string{`loss.percent: percent is 0: write how large a share of the chunks`, `loss.correlation: correlation is 200`, `loss.direction: direction "x"`}},
 		{Spec{Target: "a -> b", Corrupt: &Corrupt{Percent: 1.5, Direction: "x"}}, []string{`corrupt.percent: percent is 150: write how large a share of the bytes`, `corrupt.direction: direction "x"`}},
 		{Spec{Target: "a -> b", Limit: &Limit{Direction: "x"}}, []string{`limit.bytes: bytes says after how many`, `limit.direction: direction "x"`}},
+		{Spec{Target: "a -> b", Abort: &Abort{After: -1, Percent: ptr(Percent(2))}}, []string{`abort.percent: percent is 200`, `abort.after: after is -1 bytes`}},
+		{Spec{Target: "a -> b", Reshape: &Reshape{}}, []string{`reshape: reshape changes nothing, want something to remove, set or add`}},
+		{Spec{Target: "a -> b", Reshape: &Reshape{Answer: &Edit{Set: map[string]string{"Content-Length": "1"}}}}, []string{`reshape: `}},
+		{Spec{Target: "a -> b", Latency: &Latency{Delay: 1, Where: "tail"}}, []string{`latency.where: where "tail" is unknown`}},
+		{Spec{Target: "a -> b", Error: &Error{}, Match: &Match{Method: []string{"get"}}}, []string{`match: method is "get", want "GET"`}},
+		{Spec{Target: "a -> b", Refuse: &Refuse{}, Match: &Match{Path: "/"}}, []string{`match: refuse takes no match: it strikes before there is a request`}},
+		{Spec{Target: "a -> b", Limit: &Limit{Bytes: ptr(Bytes(1))}, Match: &Match{Path: "/"}}, []string{`match: limit takes no match: it is about bytes`}},
 		{Spec{Target: "a -> b", Reset: &Reset{After: 1, Wait: 1}}, []string{`reset.wait: after says at which byte to strike`}},
 		{Spec{Target: "a -> b", Refuse: &Refuse{}, Pulse: &Pulse{}, Ramp: ptr(time.Duration(0)), First: ptr(uint64(0)), Every: ptr(uint64(0)), From: "nowhere"}, []string{
 			`pulse.active: active is 0s: write how long the fault is at work each time`, `pulse.pause: pause is 0s: write how long the fault is not`, `ramp: ramp is 0s`, `first: first is 0`, `every: every is 0`, `from: "nowhere" is no range of addresses`}},

@@ -11,7 +11,6 @@ var later = []struct {
 	{[]string{"target", "kubernetes"}, "give the services' addresses"},
 	{[]string{"repeat"}, "chaosctl run SCENARIO --repeat 5"},
 	{[]string{"allow"}, "only loopback addresses and own systems are touched"},
-	{[]string{"faults", "*", "match"}, "percent narrows a fault down"},
 	{[]string{"faults", "*", "cpu"}, ""},
 	{[]string{"faults", "*", "memory"}, ""},
 	{[]string{"faults", "*", "disk"}, ""},

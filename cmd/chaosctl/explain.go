@@ -119,10 +119,22 @@ func settings(s faults.Spec) string {
 	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(string(b)), "{"), "}")
 }
 
+// matched is a match in the scenario's own words.
+func matched(m faults.Match) string {
+	b, err := yaml.MarshalWithOptions(m, yaml.Flow(true))
+	if err != nil {
+		panic(fmt.Sprintf("a match is plain data: %v", err))
+	}
+	return string(b)
+}
+
 // conditions reads the conditions of a fault aloud, a sentence each.
 func conditions(s faults.Spec) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if m := s.Match; m != nil {
+		say("It is about requests that match %s only.", strings.TrimSpace(matched(*m)))
+	}
 	if p := s.Pulse; p != nil {
 		say("It comes and goes: %s at work, %s not, in turn.", p.Active, p.Pause)
 	}

@@ -205,6 +205,8 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 	switch {
 	case f.Kind == "reset" && f.Asked["wait_s"] > 0 && ev.resets == 0:
 		return false, fmt.Sprintf("%s, but none of them was still there after %s to be reset", detail, seconds(time.Duration(f.Asked["wait_s"]*float64(time.Second))))
+	case f.Kind == "abort" && f.Asked["close"] == 0 && ev.resets == 0:
+		return false, fmt.Sprintf("%s, but none of them had a body of more than %.0f bytes to be cut short", detail, f.Asked["after_bytes"])
 	case f.Kind == "reset" && f.Asked["after_bytes"] > 0 && ev.resets == 0:
 		return false, fmt.Sprintf("%s, but none of them had an answer of more than %.0f bytes to be cut short", detail, f.Asked["after_bytes"])
 	case f.Asked["delay_median_s"] > 0:

@@ -83,6 +83,8 @@ var kinds = map[string]string{
 	"slow_connect": "{ target: front -> back, slow_connect: { delay: 20ms }, for: 100ms }",
 	"slice":        "{ target: front -> back, slice: { average: 20 B, delay: 1ms }, for: 100ms }",
 	"loss":         "{ target: front -> back, loss: { percent: 10 }, for: 100ms }",
+	"abort":        "{ target: front -> back, abort: { after: 2 B }, for: 100ms }",
+	"reshape":      "{ target: front -> back, reshape: { answer: { set: { X-A: b } } }, match: { path: / }, for: 100ms }",
 	"silence":      "{ target: front -> bytes, silence: {}, for: 100ms }",
 	"slow_close":   "{ target: front -> bytes, slow_close: { delay: 20ms }, for: 100ms }",
 	"corrupt":      "{ target: front -> bytes, corrupt: { percent: 1 }, for: 100ms }",
