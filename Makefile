@@ -37,8 +37,8 @@ storm-proxy: ## the proxy under the race detector: API calls against 200 connect
 	go test -race ./faults/toxiproxy -run '^TestStorm$$' -storm-conns 200 -storm-for 60s -v
 	go test -race ./faults/proxy -run '^TestDirectLosesNothing$$' -bytes 1000000000 -v -timeout 20m
 
-stable: build ## every library scenario 20 times; writes docs/stability.md
-	bash test/stable.sh 20
+stable: build ## every library scenario 20 times, three at once (30 min); writes docs/stability.md
+	bash test/stable.sh 20 --lanes 3
 
 simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (2 min), into docs/statistics.md
 	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
