@@ -261,19 +261,7 @@ func (c comparison) junit(w io.Writer) error {
 		}
 	}
 	add := func(name string, v verdict.Verdict, detail string) {
-		k := junitCase{Class: "chaosctl." + named(c.title, "compare"), Name: printable(name), Time: "0"}
-		message := &junitText{Message: clean(detail), Type: word(v), Text: printable(detail)}
-		s.Tests++
-		switch v {
-		case verdict.Pass:
-		case verdict.Fail:
-			k.Failure = message
-			s.Failures++
-		default:
-			k.Error = message
-			s.Errors++
-		}
-		s.Cases = append(s.Cases, k)
+		s.add("chaosctl."+named(c.title, "compare"), name, v, detail, detail)
 	}
 	add(c.word, c.verdict, strings.Join(c.reasons, " "))
 	for _, r := range c.rows {

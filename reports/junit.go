@@ -48,19 +48,7 @@ func JUnit(w io.Writer, r Report) error {
 
 	class := func(part string) string { return "chaosctl." + named(res.Scenario, "run") + "." + part }
 	add := func(part, name string, v verdict.Verdict, message, detail string) {
-		c := junitCase{Class: class(part), Name: printable(name), Time: "0"}
-		text := &junitText{Message: clean(message), Type: word(v), Text: printable(detail)}
-		s.Tests++
-		switch v {
-		case verdict.Pass:
-		case verdict.Fail:
-			c.Failure = text
-			s.Failures++
-		default:
-			c.Error = text
-			s.Errors++
-		}
-		s.Cases = append(s.Cases, c)
+		s.add(class(part), name, v, message, detail)
 	}
 
 	overall := res.Verdict
@@ -142,6 +130,23 @@ type junitSuite struct {
 	Timestamp  string          `xml:"timestamp,attr,omitempty"`
 	Properties []junitProperty `xml:"properties>property"`
 	Cases      []junitCase     `xml:"testcase"`
+}
+
+// add is one more case: what does not pass is a failure, or, undecided, an error.
+func (s *junitSuite) add(class, name string, v verdict.Verdict, message, detail string) {
+	c := junitCase{Class: class, Name: printable(name), Time: "0"}
+	text := &junitText{Message: clean(message), Type: word(v), Text: printable(detail)}
+	s.Tests++
+	switch v {
+	case verdict.Pass:
+	case verdict.Fail:
+		c.Failure = text
+		s.Failures++
+	default:
+		c.Error = text
+		s.Errors++
+	}
+	s.Cases = append(s.Cases, c)
 }
 
 type junitProperty struct {

@@ -112,20 +112,16 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 // settings is a fault's verb and conditions in the scenario's own words, on one line.
 func settings(s faults.Spec) string {
 	s.Target, s.At, s.For = "", 0, nil // said elsewhere
-	b, err := yaml.MarshalWithOptions(s, yaml.Flow(true))
+	return strings.TrimSuffix(strings.TrimPrefix(onOneLine(s), "{"), "}")
+}
+
+// onOneLine is a fault, or a part of one, as a scenario would write it.
+func onOneLine(part any) string {
+	b, err := yaml.MarshalWithOptions(part, yaml.Flow(true))
 	if err != nil {
 		panic(fmt.Sprintf("a fault is plain data: %v", err))
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(string(b)), "{"), "}")
-}
-
-// matched is a match in the scenario's own words.
-func matched(m faults.Match) string {
-	b, err := yaml.MarshalWithOptions(m, yaml.Flow(true))
-	if err != nil {
-		panic(fmt.Sprintf("a match is plain data: %v", err))
-	}
-	return string(b)
+	return strings.TrimSpace(string(b))
 }
 
 // conditions reads the conditions of a fault aloud, a sentence each.
@@ -133,7 +129,7 @@ func conditions(s faults.Spec) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	if m := s.Match; m != nil {
-		say("It is about requests that match %s only.", strings.TrimSpace(matched(*m)))
+		say("It is about requests that match %s only.", onOneLine(*m))
 	}
 	if p := s.Pulse; p != nil {
 		say("It comes and goes: %s at work, %s not, in turn.", p.Active, p.Pause)

@@ -192,16 +192,6 @@ func quantilesOf(h *hdr.Histogram) *verdict.Distribution {
 // fewConnects is too few requests to say anything of keep-alive.
 const fewConnects = 100
 
-// Late requests beyond both make the generator saturated, as in a run's verdict.
-const (
-	saturatedShare = 0.01
-	saturatedFew   = 10
-)
-
-func (c *loadCounts) saturated() bool {
-	return c.late > saturatedFew && float64(c.late) > saturatedShare*float64(c.due)
-}
-
 // result says everything that is known of a load.
 func (p *loadPlan) result(o *loadOutcome) loadResult {
 	c, length := &o.total, o.length(p).Seconds()
@@ -230,7 +220,7 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		j := p.judge(o, p.objectives)
 		r.Verdict, r.Reasons, r.Objectives = j.Verdict, j.Reasons, j.Objectives
 		r.Warnings = append(r.Warnings, j.Warnings...)
-	} else if c.saturated() {
+	} else if verdict.Starved(c.late, c.due) {
 		r.Warnings = append(r.Warnings, saturatedText(c))
 	}
 	if c.sent >= fewConnects && c.connects > c.sent/2 {

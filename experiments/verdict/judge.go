@@ -24,6 +24,12 @@ const lateShare = 0.01
 // however short the stream: they are a warning.
 const lateFew = 10
 
+// Starved tells whether so many late requests of so many due mean that the
+// generator was starved, so that their latencies are not the system's.
+func Starved(late, due int) bool {
+	return late > lateFew && float64(late) > lateShare*float64(due)
+}
+
 // Judge says what a run showed. It is pure: the events alone decide, in the
 // order in which the journal has them, and equal input gives equal output.
 // It fills everything but Control (see Pair) and JournalHead, which is not among
@@ -231,7 +237,7 @@ func (r *record) saturation(h Hypotheses) []string {
 			}
 		}
 		switch {
-		case float64(bad) > lateShare*float64(due) && bad > lateFew:
+		case Starved(bad, due):
 			texts = append(texts, fmt.Sprintf("Generator saturated: %s of %s of %q were sent more than 10 ms late, or not at all, though a connection was free; their latencies are not the system's. Lower the rate, or give the generator more CPU.",
 				percent(float64(bad)/float64(due)), plural(due, "request", "requests"), l.Name))
 		case worst != "" || float64(bad) > lateShare*float64(due):
