@@ -114,7 +114,7 @@ seen, and exits 4.`,
 	fl.BoolVar(&f.tls.withoutResumption, "no-resumption", false, "https: a whole handshake for every connection, instead of resuming sessions")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
-	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (plain HTTP/1.1 requests on Linux, TLS too), general, or auto: fast where it can be")
+	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
 	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
