@@ -561,15 +561,6 @@ func (k *kind) static() bool {
 	return k.auth == nil && k.path.static() && k.body.static()
 }
 
-func (t *tmpl) static() bool {
-	for _, o := range t.ops {
-		if o.call != nil {
-			return false
-		}
-	}
-	return t.execute == nil
-}
-
 // target is an address as the kernel wants it.
 type target struct {
 	host    string
