@@ -172,6 +172,7 @@ type httpClient struct {
 	used    time.Time       // when conn last served
 	trip    *trip           // nil if the stream is plain
 	answer  answer
+	draw    draw // memory
 	request []byte
 	body    []byte
 	buffer  []byte
@@ -262,7 +263,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
 		if c.trip != nil {
 			c.request, c.body, err = c.trip.append(c.request[:0], c.body, c.host)
 		} else {
-			c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
+			c.request, c.body, err = c.stream.appendDrawn(&c.draw, c.request[:0], c.body, seq, c.host)
 		}
 		if err != nil {
 			r.outcome, r.detail = other, err.Error()
