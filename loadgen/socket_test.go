@@ -286,7 +286,7 @@ func testConnectionsThatCannotBeMade(t *testing.T, w way) {
 	p := startPeer(t, nil)
 	gone := p.address()
 	p.stop()
-	for address, want := range map[string]string{gone: "refused", "": "refused", "127.0.0.1:99999": "other"} {
+	for address, want := range map[string]string{gone: "refused", "": "refused", "127.0.0.1:99999": "other", "no..host:80": "dns"} {
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50)}
 		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {

@@ -200,7 +200,7 @@ func (g *generators) closed(key string, b behaviour, j job) measurement {
 
 // growth lets it run on and watches its memory.
 func (g *generators) growth(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
-	want, most := 10_000_000, 10*time.Minute
+	want, most := 10_000_000, 4*time.Minute
 	if subject != compare.Ours {
 		want, most = 1<<40, 20*time.Second
 	}
