@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ import (
 )
 
 // serveScripts gives the scripts a server in $WEB, and the same with TLS in
-// $WEBTLS. It answers /NNN with that status, /slow after 60 ms, and anything else
+// $WEBTLS, whose certificate is authority.pem. It answers /NNN with that status, /slow after 60 ms, and anything else
 // with hello; what it was asked stands in requests.log.
 func serveScripts(env *testscript.Env) error {
 	log, err := os.Create(filepath.Join(env.WorkDir, "requests.log"))
@@ -51,6 +52,10 @@ func serveScripts(env *testscript.Env) error {
 	env.Setenv("WEB", plain.URL)
 	env.Setenv("HOSTPORT", strings.TrimPrefix(plain.URL, "http://"))
 	env.Setenv("WEBTLS", secure.URL)
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "authority.pem"), authority, 0o644); err != nil {
+		return err
+	}
 	env.Defer(func() { plain.Close(); secure.Close(); log.Close() })
 	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,8 +23,11 @@ import (
 
 // behaviour is when the server answers: Delay after a request arrived; and while
 // it is frozen, for the last Freeze of every Period since the first request, not
-// before it thaws.
-type behaviour struct{ Delay, Period, Freeze time.Duration }
+// before it thaws. Secure is over TLS.
+type behaviour struct {
+	Delay, Period, Freeze time.Duration
+	Secure                bool
+}
 
 // answerAt is when a request is answered that arrived at that time; both count
 // from the first request.
@@ -38,12 +42,12 @@ func (b behaviour) answerAt(arrived time.Duration) time.Duration {
 }
 
 func (b behaviour) args() []string {
-	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String()}
+	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure)}
 }
 
-// answer is as small as HTTP/1.1 gets; ab speaks HTTP/1.0 and wants to be told
-// that the connection stays.
-const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\nHello, world\n"
+// answer is as small as HTTP/1.1 gets, with something in it for sessions; ab speaks
+// HTTP/1.0 and wants to be told that the connection stays.
+const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\n{\"order\":\"7\"}"
 
 // httpServer answers every request alike, from one thread, and notes when each
 // arrived. It takes commands on stdin, one a line:
@@ -71,7 +75,8 @@ type pending struct {
 
 type serverConn struct {
 	fd     int
-	rest   []byte // of a request that has not arrived in one piece
+	tls    *tls.Conn // nil: plain
+	rest   []byte    // of a request that has not arrived in one piece
 	closed bool
 }
 
@@ -86,14 +91,26 @@ func serve(b behaviour) error {
 	if err != nil {
 		return err
 	}
+	var shaker *shaker
+	if b.Secure {
+		if shaker, err = newShaker(s); err != nil {
+			return err
+		}
+	}
 	err = s.Add(listener, unix.EPOLLIN, func(uint32) {
 		for {
+			var err error
 			fd, ok := loop.Accept(listener)
 			if !ok {
 				return
 			}
 			c := &serverConn{fd: fd}
-			if err := s.Add(fd, unix.EPOLLIN, func(uint32) { s.read(c) }); err != nil {
+			if shaker != nil {
+				err = shaker.shake(c)
+			} else {
+				err = s.Add(fd, unix.EPOLLIN, func(uint32) { s.read(c) })
+			}
+			if err != nil {
 				s.drop(c)
 			}
 		}
@@ -129,16 +146,25 @@ func (s *httpServer) drop(c *serverConn) {
 var endOfHead = []byte("\r\n\r\n")
 
 // read takes what has arrived on c: whole requests without bodies, as a rule one.
+// What TLS has decrypted already, epoll does not tell of.
 func (s *httpServer) read(c *serverConn) {
-	n, again, err := loop.Read(c.fd, s.buf)
-	if again {
-		return
+	for !c.closed {
+		n, again, err := s.receive(c)
+		switch {
+		case again:
+			return
+		case n == 0 || err != nil:
+			s.drop(c)
+			return
+		}
+		s.take(c, s.buf[:n])
+		if c.tls == nil {
+			return
+		}
 	}
-	if n == 0 || err != nil {
-		s.drop(c)
-		return
-	}
-	b := s.buf[:n]
+}
+
+func (s *httpServer) take(c *serverConn, b []byte) {
 	if c.rest != nil {
 		b = append(c.rest, b...)
 		c.rest = nil
@@ -169,7 +195,7 @@ func (s *httpServer) answer(c *serverConn) {
 	if c.closed {
 		return
 	}
-	if _, _, err := loop.Write(c.fd, []byte(answer)); err != nil {
+	if err := s.say(c, []byte(answer)); err != nil {
 		s.drop(c)
 	}
 }
@@ -208,6 +234,7 @@ func (s *httpServer) command(line string) error {
 type server struct {
 	*process.Process
 	addr     netip.AddrPort
+	secure   bool
 	commands *os.File
 	answers  *os.File
 	lines    *bufio.Reader
@@ -232,7 +259,7 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	p, err := process.Start(process.Spec{Args: append([]string{exe}, b.args()...), Cores: []int{core}, Stdin: stdin, Stdout: stdout})
 	stdin.Close()
 	stdout.Close()
-	s = &server{Process: p, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
+	s = &server{Process: p, secure: b.Secure, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
 	if err != nil {
 		commands.Close()
 		answers.Close()
@@ -248,7 +275,12 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	return s, nil
 }
 
-func (s *server) url() string { return "http://" + s.addr.String() + "/" }
+func (s *server) url() string {
+	if s.secure {
+		return "https://" + s.addr.String() + "/"
+	}
+	return "http://" + s.addr.String() + "/"
+}
 
 // stop ends it.
 func (s *server) stop() error {
