@@ -29,6 +29,7 @@ type Proxy struct {
 	Upstream string  `json:"upstream"`
 	Enabled  bool    `json:"enabled"`
 	Toxics   []Toxic `json:"toxics"`
+	TLS      *TLS    `json:"tls,omitempty"` // a real Toxiproxy does not look at it
 }
 
 // Toxic is a toxic as a client sees it. Numbers among its attributes are
