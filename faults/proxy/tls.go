@@ -184,8 +184,19 @@ type handshakeError struct {
 func (e *handshakeError) Error() string { return e.with + ": " + handshakeWords(e.err) }
 func (e *handshakeError) Unwrap() error { return e.err }
 
-// handshakeWords are the same for the same reason: no time, no port of a peer.
+// handshakeWords are the same for the same reason: no time, no port of a peer. What
+// a peer has said may be long.
 func handshakeWords(err error) string {
+	words := handshakeReason(err)
+	if len(words) > longestReason {
+		words = strings.ToValidUTF8(words[:longestReason], "") + " …"
+	}
+	return words
+}
+
+const longestReason = 200
+
+func handshakeReason(err error) string {
 	var invalid x509.CertificateInvalidError
 	var at *net.OpError
 	switch {
