@@ -246,7 +246,9 @@ func (c *checker) fault(s faults.Spec) {
 			break // said by the fault's own Check
 		}
 		if c.service(at+".target", who, s.Target) {
-			if service, _ := c.system.Service(s.Target); !service.Managed() {
+			if service, _ := c.system.Service(s.Target); service.Absent != nil {
+				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it", "%s: %q is absent: there is nothing to kill, pause or restart", who, s.Target)
+			} else if !service.Managed() {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
 					"%s: %q is only an address: what chaosctl did not start, it does not kill, pause or restart", who, s.Target)
 			}

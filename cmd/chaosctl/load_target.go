@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -360,24 +359,6 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 // against the URL's host unless the user said otherwise.
 func (t loadTarget) dialTLS() func(ctx context.Context, network, address string) (net.Conn, error) {
 	u := url.URL{Host: t.authority}
-	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}, InsecureSkipVerify: t.insecure}}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return tlsConn{conn.(*tls.Conn)}, nil
-	}
-}
-
-// tlsConn shows the socket below, where loadgen looks whether an idle connection
-// was closed: whatever the peer says between two answers is its close_notify.
-type tlsConn struct{ *tls.Conn }
-
-func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.NetConn().(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return s.SyscallConn()
+	config := &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}, InsecureSkipVerify: t.insecure}
+	return loadgen.DialTLS(func() (*tls.Config, error) { return config, nil })
 }

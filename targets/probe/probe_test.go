@@ -29,7 +29,7 @@ func TestHTTP(t *testing.T) {
 	address := s.Listener.Addr().String()
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	for path, want := range map[string]string{"/": "", "/moved": "", "/broken": "GET /broken answered 503 Service Unavailable, not 2xx or 3xx"} {
-		err := Ask(t.Context(), address, path)
+		err := Ask(t.Context(), address, path, nil)
 		if got := text(err); got != want {
 			t.Errorf("%s: %q; want %q", path, got, want)
 		}
@@ -42,11 +42,11 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	if err := Ask(t.Context(), address, ""); err != nil {
+	if err := Ask(t.Context(), address, "", nil); err != nil {
 		t.Errorf("listening: %v", err)
 	}
 	l.Close()
-	if err := Ask(t.Context(), address, ""); err == nil || !strings.Contains(err.Error(), "refused") {
+	if err := Ask(t.Context(), address, "", nil); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("closed: %v; want refused", err)
 	}
 }
