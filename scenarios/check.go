@@ -31,7 +31,11 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 		at := "load." + l.Name
 		l.ReadData(files, c.under(at))
 		l.Check(c.under(at))
-		c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To)
+		if c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To) {
+			if to, _ := c.system.Service(l.To); to.Absent != nil {
+				doc.Report(at+".to", "send it to a service that calls this one", "load %q: %q is absent: only the edges into it answer", l.Name, l.To)
+			}
+		}
 	}
 	if doc.Has("load") && len(f.Load) == 0 {
 		doc.Report("load", "", "a scenario needs at least one load stream: without requests there is nothing to judge")

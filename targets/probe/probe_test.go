@@ -2,7 +2,11 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,6 +37,25 @@ func TestHTTP(t *testing.T) {
 		if got := text(err); got != want {
 			t.Errorf("%s: %q; want %q", path, got, want)
 		}
+	}
+}
+
+// TestHTTPS: with a certificate that is trusted, and only then.
+func TestHTTPS(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	address := s.Listener.Addr().String()
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	if err := Ask(t.Context(), address, "/", &tls.Config{RootCAs: pool}); err != nil {
+		t.Error(err)
+	}
+	if err := Ask(t.Context(), address, "/", &tls.Config{}); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("a certificate that nobody knows: %v", err)
+	}
+	if err := Ask(t.Context(), address, "/", nil); err == nil || !strings.Contains(err.Error(), "400") {
+		t.Errorf("plainly: %v", err)
 	}
 }
 
