@@ -48,6 +48,8 @@ type flow struct {
 	into    func(fd uintptr) bool // takeInto, bound once
 	some    func(fd uintptr) bool // giveSome, bound once
 	stuck   atomic.Bool           // out takes nothing now; a nudge will come
+	arrived *arrivals             // nil until bytes are held
+	ago     time.Duration         // how long before they were read the last bytes came
 	vec     net.Buffers           // of the queue, while they are written
 	eof     bool                  // in has sent FIN
 
@@ -175,15 +177,23 @@ func (f *flow) readQuick(until time.Duration) (int, error) {
 
 // takeInto is called with the source's file descriptor until it returns true.
 func (f *flow) takeInto(fd uintptr) bool {
-	n, err := ignoringEINTR(func() (int, error) {
-		if len(f.spaces) == 1 {
+	n, err := ignoringEINTR(func() (n int, err error) {
+		switch {
+		case len(f.holds.by) > 0:
+			n, f.ago, err = f.stamps(int(fd)).read(int(fd), f.spaces)
+			return n, err
+		case len(f.spaces) == 1:
 			return unix.Read(int(fd), f.spaces[0])
 		}
 		return unix.Readv(int(fd), f.spaces)
 	})
 	switch {
 	case err == unix.EAGAIN:
-		if f.until <= f.c.p.now() {
+		now := f.c.p.now()
+		if f.arrived != nil {
+			f.arrived.dry = now
+		}
+		if f.until <= now {
 			f.tookErr = errDue
 			return true
 		}
@@ -200,6 +210,17 @@ func (f *flow) takeInto(fd uintptr) bool {
 	}
 	f.took = max(n, 0)
 	return true
+}
+
+// stamps is what tells when bytes came to in.
+func (f *flow) stamps(fd int) *arrivals {
+	if f.arrived == nil {
+		f.arrived = new(arrivals)
+	}
+	if f.arrived.of != f.in {
+		f.arrived.start(fd, f.in, f.c.p.now())
+	}
+	return f.arrived
 }
 
 // armRead makes the next read end at that time, or when nudged.

@@ -103,9 +103,14 @@ func (f *flow) receive(until time.Duration) error {
 	if held && f.in.raw != nil && f.pipe == nil {
 		f.spaces = f.queue.more(f.spaces)
 	}
+	f.ago = 0
 	n, err := f.readQuick(until)
 	f.queue.received(n, len(f.spaces))
-	f.holds.receive(f.c, f.c.p.now(), n)
+	at := f.c.p.now()
+	if f.ago > 0 {
+		at = f.arrived.came(at, f.ago, !f.queue.full)
+	}
+	f.holds.receive(f.c, at, n)
 	return err
 }
 

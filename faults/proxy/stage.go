@@ -38,7 +38,7 @@ type bucket struct {
 }
 
 const (
-	quantumTime = 10 * time.Millisecond // bytes pass in portions of about so much line time …
+	quantumTime = 5 * time.Millisecond  // bytes pass in portions of about so much line time …
 	quantumMax  = 64 << 10              // … or of so many bytes
 	idleAfter   = 10 * time.Millisecond // with nothing to send for so long, the line's time is lost
 	catchUp     = 50 * time.Millisecond // most that is made up for

@@ -54,10 +54,21 @@ func main() {
 	}
 }
 
+// others are the peers, as package peers calls them.
+var others = []string{"wrk", "wrk2", "vegeta", "hey", "fortio", "ab", "k6"}
+
 func measure(ctx context.Context, binary string, options compare.Options) error {
 	if options.List {
 		bench(&generators{}).List(os.Stdout)
 		return nil
+	}
+	alone, err := process.OwnNetwork(func() {
+		for _, name := range others {
+			_, _ = peers.Find(ctx, name) // asked again, and then told, by who is to run
+		}
+	})
+	if err != nil {
+		return err
 	}
 	if err := process.AllowFiles(10_000); err != nil {
 		return err
@@ -70,7 +81,7 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	g := &generators{binary: binary, peers: map[string]peers.Peer{}, dir: dir}
 	b := bench(g)
 	b.Skipped = map[string]string{}
-	for _, name := range []string{"wrk", "wrk2", "vegeta", "hey", "fortio", "ab", "k6"} {
+	for _, name := range others {
 		p, err := peers.Find(ctx, name)
 		if err != nil {
 			b.Skipped[name] = err.Error()
@@ -83,7 +94,7 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 		b.Skipped[compare.Ours] = fmt.Sprintf("%s load --help: %v: %s", binary, err, strings.TrimSpace(string(output)))
 	}
 	g.serverCore, g.core = process.Cores()
-	b.Notes = append(b.Notes, fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
+	b.Notes = append(b.Notes, process.Network(alone), fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
 Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.`,
 		g.serverCore, g.core, behaviour{Delay: time.Millisecond, Period: 10 * time.Second, Freeze: time.Second}.p99(500, 20*time.Second).Round(time.Millisecond)))
 	if err := process.Pin(g.serverCore); err != nil {

@@ -48,10 +48,21 @@ func main() {
 	}
 }
 
+// others are the peers, as package peers calls them.
+var others = []string{"toxiproxy", "haproxy"}
+
 func measure(ctx context.Context, binary string, options compare.Options) error {
 	if options.List {
 		bench(nil).List(os.Stdout)
 		return nil
+	}
+	alone, err := process.OwnNetwork(func() {
+		for _, name := range others {
+			_, _ = peers.Find(ctx, name) // asked again, and then told, by who is to run
+		}
+	})
+	if err != nil {
+		return err
 	}
 	if err := process.AllowFiles(10_000); err != nil {
 		return err
@@ -69,7 +80,7 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	s := &subjects{binary: binary, peers: map[string]peers.Peer{}, dir: dir, null: null}
 	b := bench(s)
 	b.Skipped = map[string]string{}
-	for _, name := range []string{"toxiproxy", "haproxy"} {
+	for _, name := range others {
 		p, err := peers.Find(ctx, name)
 		if err != nil {
 			b.Skipped[name] = err.Error()
@@ -86,7 +97,7 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	}
 	traffic, subject := process.Cores()
 	s.cores, s.all = []int{subject}, []int{traffic, subject}
-	b.Notes = append(b.Notes, fmt.Sprintf(`Callers and upstream are one thread with epoll on core %d; each proxy is a process of its own on core %d, started anew for every measurement, its log going to /dev/null.
+	b.Notes = append(b.Notes, process.Network(alone), fmt.Sprintf(`Callers and upstream are one thread with epoll on core %d; each proxy is a process of its own on core %d, started anew for every measurement, its log going to /dev/null.
 Traffic is read without copying it (MSG_TRUNC), so that the proxy is the slower side. On one core a proxy is spared wake-ups across cores; "free" rows let it run on both, as users do. "ours" is `+"`chaosctl proxy serve`"+`, "splice" is 40 lines of Go with io.Copy both ways.`, traffic, subject))
 	if err := process.Pin(traffic); err != nil {
 		return err

@@ -369,7 +369,13 @@ func (s *subjects) latencyBulk(ctx context.Context, subject string, quick bool) 
 				return err
 			}
 			total = 0
-			took, _, err := t.window(max(seconds(2.5, quick), time.Duration(ms)*time.Millisecond), r)
+			// What is held comes in bursts, one per delay, when the bound is reached: whole
+			// delays are counted.
+			d := seconds(2.5, quick)
+			if delay := time.Duration(ms) * time.Millisecond; ms > 0 {
+				d = (d + delay - 1).Truncate(delay)
+			}
+			took, _, err := t.window(d, r)
 			sample[fmt.Sprintf("pace-%d", ms)] = float64(total) / 1e6 / took.Seconds()
 			return err
 		})
