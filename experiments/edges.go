@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/faults/proxy"
+	"github.com/chaosctl/chaosctl/targets"
 	"github.com/chaosctl/chaosctl/targets/topology"
 )
 
@@ -19,15 +22,46 @@ type edges struct {
 	proxies  map[string]*proxy.Proxy // by edge name
 }
 
+// authority is what the callers of a run are to trust, where a proxy answers their
+// TLS; nil where none does. Its certificate is written into the run's folder.
+func authority(p *Plan, folder string) (a *proxy.Authority, file string, err error) {
+	for _, v := range p.Topology.Services {
+		if v.TLS == nil || v.TLS.Caller != topology.CallerTLS {
+			continue
+		}
+		if a, err = proxy.NewAuthority(p.Duration() + authorityBeyond); err != nil {
+			return nil, "", err
+		}
+		// Absolute: services may have a working directory of their own.
+		if file, err = filepath.Abs(filepath.Join(folder, "ca.pem")); err != nil {
+			return nil, "", err
+		}
+		return a, file, a.WriteFile(file)
+	}
+	return nil, "", nil
+}
+
+// authorityBeyond is for start-up, drain, and clocks that differ.
+const authorityBeyond = 24 * time.Hour
+
 // listen starts every proxy of a plan; none has an upstream yet.
-func listen(ctx context.Context, p *Plan) (*edges, error) {
+func listen(ctx context.Context, p *Plan, secrets map[string]*targets.Secrets, a *proxy.Authority) (*edges, error) {
 	e := &edges{topology: p.Topology, proxies: map[string]*proxy.Proxy{}}
 	for _, edge := range p.Topology.Edges {
 		// The proxies outlive the run's context: they carry the traffic until the
 		// last request is answered and the last service has stopped.
-		px, err := proxy.Start(context.WithoutCancel(ctx), proxy.Config{
-			Name: edge.Name(), Protocol: proxy.Protocol(edge.Protocol), Seed: derive(p.Seed, "edge", edge.Name()),
-		})
+		c := proxy.Config{Name: edge.Name(), Protocol: proxy.Protocol(edge.Protocol), Seed: derive(p.Seed, "edge", edge.Name())}
+		callee, _ := p.Topology.Service(edge.Callee)
+		if s := secrets[callee.Name]; s != nil && s.Caller != topology.Passthrough {
+			c.UpstreamTLS = &proxy.UpstreamTLS{CA: s.CA, ServerName: s.ServerName, Insecure: s.Insecure, Certificate: s.Cert, Key: s.Key}
+			if s.Caller == topology.CallerTLS {
+				c.CallerTLS = &proxy.CallerTLS{Authority: a}
+			}
+		}
+		if x := callee.Absent; x != nil && x.Status != 0 {
+			c.Absent = &proxy.Error{Status: x.Status, Body: x.Body}
+		}
+		px, err := proxy.Start(context.WithoutCancel(ctx), c)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for edge %q: %w", edge.Name(), err), e.stop())
 		}

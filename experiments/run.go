@@ -86,7 +86,15 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	defer func() { err = errors.Join(err, r.undo.Close()) }()
 
 	// One proxy per edge first: services are handed its address when they start.
-	r.edges, err = listen(ctx, p)
+	secrets, err := targets.ReadSecrets(p.Topology, filepath.Dir(p.File))
+	if err != nil {
+		return &StartError{err}
+	}
+	ca, caFile, err := authority(p, o.Dir)
+	if err != nil {
+		return err
+	}
+	r.edges, err = listen(ctx, p, secrets, ca)
 	if err != nil {
 		return err
 	}
@@ -100,7 +108,7 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	r.system, err = targets.Start(ctx, targets.Config{
 		Spec: p.Target, Topology: p.Topology, Timescale: p.Timescale, Seed: p.Seed, Self: o.Self,
-		Run: o.ID, Temp: temp, Logs: filepath.Join(o.Dir, "logs"), Edges: r.edges, Notify: r.service,
+		Run: o.ID, Temp: temp, Logs: filepath.Join(o.Dir, "logs"), Edges: r.edges, Secrets: secrets, CA: caFile, Notify: r.service,
 	})
 	if err == nil && o.Guarded != nil {
 		if err = o.Guarded(ctx); err != nil {
@@ -337,14 +345,19 @@ func (r *run) live(outer context.Context) error {
 
 // load runs one stream from the run's start to the end of the last phase.
 func (r *run) load(ctx context.Context, spec loadgen.Spec) error {
-	return loadgen.Run(ctx, loadgen.Config{
+	c := loadgen.Config{
 		Spec: spec, Seed: derive(r.plan.Seed, "load", spec.Name),
 		Start: r.zero, From: 0, Until: r.plan.Duration(),
 		Resolve:  func() string { return r.system.Address(spec.To) },
 		OnWindow: func(w loadgen.Window) { r.write(journal.Event{Window: windowEvent(w)}) },
 		OnSample: func(s loadgen.Sample) { r.write(journal.Event{Sample: sampleEvent(s)}) },
 		OnResult: r.o.Samples,
-	})
+	}
+	var err error
+	if c.TLS, err = r.system.Secured(spec.To); err != nil {
+		return fmt.Errorf("load %q: %w", spec.Name, err)
+	}
+	return loadgen.Run(ctx, c)
 }
 
 func (r *run) fault(name string) faults.Fault {

@@ -31,7 +31,11 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 		at := "load." + l.Name
 		l.ReadData(files, c.under(at))
 		l.Check(c.under(at))
-		c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To)
+		if c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To) {
+			if to, _ := c.system.Service(l.To); to.Absent != nil {
+				doc.Report(at+".to", "send it to a service that calls this one", "load %q: %q is absent: only the edges into it answer", l.Name, l.To)
+			}
+		}
 	}
 	if doc.Has("load") && len(f.Load) == 0 {
 		doc.Report("load", "", "a scenario needs at least one load stream: without requests there is nothing to judge")
@@ -246,7 +250,9 @@ func (c *checker) fault(s faults.Spec) {
 			break // said by the fault's own Check
 		}
 		if c.service(at+".target", who, s.Target) {
-			if service, _ := c.system.Service(s.Target); !service.Managed() {
+			if service, _ := c.system.Service(s.Target); service.Absent != nil {
+				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it", "%s: %q is absent: there is nothing to kill, pause or restart", who, s.Target)
+			} else if !service.Managed() {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
 					"%s: %q is only an address: what chaosctl did not start, it does not kill, pause or restart", who, s.Target)
 			}

@@ -160,7 +160,11 @@ target:
     api: { command: [./api, -port, "${port}", 8080], env: { B: "http://${edge.back}", N: 3 }, dir: /tmp, ready: GET /healthz, protocol: http }
     back: { address: "127.0.0.1:9001", ready: { path: /x, timeout: 3s } }
     other: { address: "127.0.0.1:9002", ready: tcp, protocol: tcp }
-    user: { command: [./user, "${edge.other}"] }
+    user: { command: [./user, "${edge.other}", "${ca}"] }
+    sealed: { address: "127.0.0.1:9003", tls: { caller: plain, ca: ca.pem, server_name: sealed.example, client: { cert: c.pem, key: k.pem } } }
+    sealed2: { address: "127.0.0.1:9004", tls: { caller: tls, insecure: true } }
+    nobody: { absent: { status: 503, body: gone } }
+    nobody2: { absent: refused }
 load: { visitors: { request: GET /, to: api, rate: 10/s } }
 phases: { before: 5s, during: 5s }
 faults:

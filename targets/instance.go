@@ -2,6 +2,7 @@ package targets
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,10 @@ func (in *instance) bring(ctx context.Context, as string) (*process.Process, err
 		return nil, err
 	}
 	s := in.service
+	if s.Absent != nil {
+		in.ready(absent, 0)
+		return nil, nil
+	}
 	if !s.Managed() {
 		if err := in.awaitReady(ctx, s.Address, nil); err != nil {
 			return nil, fmt.Errorf("at its address %s: %w", s.Address, err)
@@ -106,6 +111,9 @@ func (in *instance) bring(ctx context.Context, as string) (*process.Process, err
 	in.ready(address, p.PID())
 	return p, nil
 }
+
+// absent is where a service is that is not there, in the words of Edges.Serves.
+const absent = "none"
 
 func (in *instance) ready(address string, pid int) {
 	in.mu.Lock()
@@ -186,8 +194,15 @@ func (in *instance) awaitReady(ctx context.Context, address string, p *process.P
 			}
 		})
 	}
+	var secure *tls.Config
+	if secrets := in.system.config.Secrets[in.service.Name]; secrets != nil {
+		var err error
+		if secure, err = secrets.Config(address); err != nil {
+			return err
+		}
+	}
 	err := probe.Until(asking, func(ctx context.Context) error {
-		return probe.Ask(ctx, address, in.service.Ready.Path)
+		return probe.Ask(ctx, address, in.service.Ready.Path, secure)
 	})
 	if p != nil {
 		select {
@@ -262,6 +277,8 @@ func (in *instance) command() (process.Command, error) {
 			return strconv.Itoa(in.port), nil
 		case "self":
 			return c.Self, nil
+		case "ca":
+			return c.CA, nil
 		case "data":
 			// Absolute: the command may have a working directory of its own.
 			folder, err := filepath.Abs(filepath.Join(in.system.data, s.Name))

@@ -1,6 +1,7 @@
 package targets
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -37,7 +38,8 @@ type Spec struct {
 // In command and env, ${port} is the port of 127.0.0.1 on which the service is to
 // listen (also in $PORT; the same after every restart), ${data} is a folder of its
 // own (kept over restarts, removed with the system), ${self} is the program of
-// chaosctl, and ${edge.NAME} is host:port
+// chaosctl, ${ca} is a file with the certificate that the run's proxies are to be
+// trusted by, and ${edge.NAME} is host:port
 // at which it reaches the service NAME. $${ stands for ${ itself.
 type ServiceSpec struct {
 	Command  []string          `yaml:"command" json:"command,omitempty"`
@@ -46,6 +48,8 @@ type ServiceSpec struct {
 	Dir      string            `yaml:"dir" json:"dir,omitempty"`
 	Ready    *ReadySpec        `yaml:"ready" json:"ready,omitempty"`
 	Protocol string            `yaml:"protocol" json:"protocol,omitempty"` // of the edges into it: http (default) | tcp
+	TLS      *TLSSpec          `yaml:"tls" json:"tls,omitempty"`           // nil: it speaks plainly
+	Absent   *AbsentSpec       `yaml:"absent" json:"absent,omitempty"`     // nil: there is one
 }
 
 // ReadySpec is "GET /healthz", "tcp", or a mapping with a timeout (default 10s).
@@ -207,9 +211,11 @@ func (s Spec) checkService(name string, report func(path, format string, args ..
 		if v.Dir != "" {
 			report(join(path, "dir"), "a service with an address is not started by us: dir would have no effect")
 		}
-	default:
-		report(path, "service %q needs a command to start it, or the address at which it runs", name)
+	case v.Absent == nil:
+		report(path, "service %q needs a command to start it, the address at which it runs, or absent: 503 where there is none", name)
 	}
+	s.checkTLS(name, report)
+	s.checkAbsent(name, report)
 	switch topology.Protocol(v.Protocol) {
 	case "", topology.HTTP, topology.TCP:
 	default:
@@ -253,6 +259,14 @@ func (s Spec) known(word string) error {
 	if word == "port" || word == "data" || word == "self" {
 		return nil
 	}
+	if word == "ca" {
+		for _, v := range s.Services {
+			if v.TLS != nil && v.TLS.caller() == topology.CallerTLS {
+				return nil
+			}
+		}
+		return errors.New("${ca}: no edge needs it: there is no service with tls whose callers speak TLS to a proxy")
+	}
 	callee, isEdge := strings.CutPrefix(word, "edge.")
 	names := slices.Sorted(maps.Keys(s.Services))
 	if isEdge && slices.Contains(names, callee) {
@@ -261,7 +275,7 @@ func (s Spec) known(word string) error {
 	if isEdge {
 		return fmt.Errorf("${%s}: there is no service %q (there are: %s)", word, callee, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("${%s} is unknown: there are ${port}, ${data}, ${self} and ${edge.NAME}; write $${%s} for the text itself", word, word)
+	return fmt.Errorf("${%s} is unknown: there are ${port}, ${data}, ${self}, ${ca} and ${edge.NAME}; write $${%s} for the text itself", word, word)
 }
 
 // template is a text with ${…} in it, and where it stands.
@@ -337,7 +351,7 @@ func (s Spec) Resolve() (topology.Topology, error) {
 		v := s.Services[name]
 		service := topology.Service{
 			Name: name, Command: slices.Clone(v.Command), Address: v.Address, Env: maps.Clone(v.Env), Dir: v.Dir,
-			Ready: topology.Ready{Timeout: readyWithin},
+			Ready: topology.Ready{Timeout: readyWithin}, TLS: v.TLS.topology(), Absent: v.Absent.topology(),
 		}
 		if v.Ready != nil {
 			service.Ready.Path = v.Ready.Path
@@ -350,11 +364,7 @@ func (s Spec) Resolve() (topology.Topology, error) {
 			_, _ = expand(text.text, func(word string) (string, error) {
 				callee, isEdge := strings.CutPrefix(word, "edge.")
 				if _, known := t.Edge(name, callee); isEdge && !known {
-					protocol := topology.Protocol(s.Services[callee].Protocol)
-					if protocol == "" {
-						protocol = topology.HTTP
-					}
-					t.Edges = append(t.Edges, topology.Edge{Caller: name, Callee: callee, Protocol: protocol})
+					t.Edges = append(t.Edges, topology.Edge{Caller: name, Callee: callee, Protocol: s.Services[callee].protocol()})
 				}
 				return "", nil
 			})

@@ -44,7 +44,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		`services.far.address: address "example.com:80" is not on this machine`,
 		`services.far.env: a service with an address is not started by us`,
 		`services.far.dir: a service with an address is not started by us`,
-		`services.none: service "none" needs a command to start it, or the address`,
+		`services.none: service "none" needs a command to start it, the address`,
 		`services.none.ready.path: path "healthz" is not one`,
 		`services.none.ready.timeout: timeout is -1ns`,
 		`services.port0.address: address "127.0.0.1:0": "0" is not a port`,

@@ -45,7 +45,9 @@ type Config struct {
 	Temp      string // folder for the services' own data, removed by Stop; default: a new one
 	Logs      string // folder for <service>.log; "" = none are written
 	Edges     Edges
-	Notify    func(Event) // called in order, from one goroutine at a time; must not block long
+	Secrets   map[string]*Secrets // of ReadSecrets
+	CA        string              // the file that ${ca} stands for
+	Notify    func(Event)         // called in order, from one goroutine at a time; must not block long
 }
 
 // The states of an instance, in the journal's words.

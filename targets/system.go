@@ -47,6 +47,9 @@ func (s *System) own(service string, number int) (in *instance, release func(), 
 	if err != nil {
 		return nil, nil, err
 	}
+	if in.service.Absent != nil {
+		return nil, nil, fmt.Errorf("service %q is absent: there is nothing to signal", service)
+	}
 	if !in.service.Managed() {
 		return nil, nil, fmt.Errorf("service %q runs at %s and was not started by us: it is not ours to signal", service, in.service.Address)
 	}

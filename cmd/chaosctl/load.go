@@ -37,7 +37,7 @@ type loadFlags struct {
 	headers     []string
 	body        string
 	ok          string
-	tls         tlsFlags
+	tls         loadTLSFlags
 	seed        uint64
 	arrivals    string
 	warmup      time.Duration

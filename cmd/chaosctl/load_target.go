@@ -357,8 +357,8 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), hint)
 }
 
-// tlsFlags say how a load over https is secured.
-type tlsFlags struct {
+// loadTLSFlags say how a load over https is secured.
+type loadTLSFlags struct {
 	insecure          bool
 	authorities       string // a file with certificates
 	certificate, key  string // files
@@ -368,7 +368,7 @@ type tlsFlags struct {
 
 // secure sets up TLS for https: HTTP/1.1, certificates checked against the URL's
 // host unless the user said otherwise.
-func (t *loadTarget) secure(f tlsFlags) error {
+func (t *loadTarget) secure(f loadTLSFlags) error {
 	for _, flag := range []struct {
 		name  string
 		given bool

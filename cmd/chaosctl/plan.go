@@ -16,6 +16,7 @@ import (
 	"github.com/chaosctl/chaosctl/experiments/timeline"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
+	"github.com/chaosctl/chaosctl/targets/topology"
 )
 
 func newPlan() *cobra.Command {
@@ -88,6 +89,17 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 			from = strings.Join(s.Command, " ")
 		case s.Address != "":
 			from = "already running at " + s.Address
+		case s.Absent != nil && s.Absent.Status != 0:
+			from = fmt.Sprintf("absent: what no fault answers gets %d", s.Absent.Status)
+		case s.Absent != nil:
+			from = "absent: what no fault answers is refused"
+		}
+		if s.TLS != nil {
+			from += "; speaks TLS, " + map[topology.Caller]string{
+				topology.CallerTLS:   "and so do its callers, to the proxy",
+				topology.CallerPlain: "which the proxy does for its callers",
+				topology.Passthrough: "which passes the proxy by",
+			}[s.TLS.Caller]
 		}
 		if calls := p.Topology.CallsOf(s.Name); len(calls) > 0 {
 			from += "; calls " + strings.Join(calls, ", ")

@@ -21,6 +21,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/faults/proxy"
 	"github.com/chaosctl/chaosctl/faults/toxiproxy"
 )
 
@@ -45,14 +47,15 @@ CHAOSCTL_PROXY_TOKEN, which does not show in the list of processes.`,
 	}
 	c := &proxyClient{}
 	cmd.AddCommand(newProxyServe(),
-		c.list(), c.inspect(), c.create(), c.toggle(), c.delete(), c.toxic(), c.populate(), c.reset())
+		c.list(), c.inspect(), c.create(), c.toggle(), c.delete(), c.toxic(), c.populate(), c.reset(), c.ca())
 	return cmd
 }
 
 type serveFlags struct {
-	listen, config, token string
-	allow                 []string
-	seed                  uint64
+	listen, config, token, ca string
+	allow                     []string
+	seed                      uint64
+	hold                      faults.Bytes
 }
 
 func newProxyServe() *cobra.Command {
@@ -71,8 +74,13 @@ same calls hit the same ones. Without --seed one is drawn and said on stderr.
 
 Calls are taken from clients that call the server localhost, by an address, or by
 a name given with --allow-host (that of its container, for example): a web page
-must not reach it through a name of its own.`,
+must not reach it through a name of its own.
+
+Proxies, and the API itself, can listen on a Unix socket: unix:///run/app.sock. It
+is for its owner only (0600), goes with the server, and takes the place of one on
+which nobody listens any more.`,
 		Example: `  chaosctl proxy serve
+  chaosctl proxy serve --listen unix:///run/chaosctl.sock --ca-file ca.pem
   chaosctl proxy serve --listen 0.0.0.0:8474 --allow-host toxiproxy --config toxiproxy.json --seed 7`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -83,10 +91,12 @@ must not reach it through a name of its own.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.listen, "listen", proxyAPI, "address of the API")
+	fl.StringVar(&f.listen, "listen", proxyAPI, "address of the API, host:port or unix:///path")
 	fl.StringVar(&f.config, "config", "", "JSON file of proxies to start with")
 	fl.Uint64Var(&f.seed, "seed", 0, "seed of every random choice (default: drawn)")
 	fl.StringVar(&f.token, "token", "", "take only calls with this bearer token (default: CHAOSCTL_PROXY_TOKEN)")
+	fl.StringVar(&f.ca, "ca-file", "", "write the certificate of the authority behind self_signed here")
+	fl.TextVar(&f.hold, "hold-most", faults.Bytes(256<<20), "bytes that the latency toxics of a proxy hold back at most: 64MiB")
 	fl.StringSliceVar(&f.allow, "allow-host", nil, "name that clients may call this server by, may be repeated")
 	return cmd
 }
@@ -96,7 +106,10 @@ must not reach it through a name of its own.`,
 func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	l, err := net.Listen("tcp", f.listen)
+	if f.hold <= 0 {
+		return usage(fmt.Errorf("--hold-most %s: want more than 0 B, like 64MiB", f.hold), "")
+	}
+	l, err := proxy.Listen(ctx, f.listen)
 	if err != nil {
 		hint := ""
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -109,8 +122,17 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 		f.allow = append(f.allow, host)
 	}
 	token := firstSet(f.token, os.Getenv("CHAOSCTL_PROXY_TOKEN"))
-	server := toxiproxy.NewServer(toxiproxy.Config{Seed: f.seed, Token: token, AllowedHosts: f.allow})
+	server := toxiproxy.NewServer(toxiproxy.Config{Seed: f.seed, Token: token, AllowedHosts: f.allow, HoldMost: int64(f.hold)})
 	defer server.Stop()
+	if f.ca != "" {
+		ca, err := server.CA()
+		if err == nil {
+			err = os.WriteFile(f.ca, ca, 0o644)
+		}
+		if err != nil {
+			return usage(fmt.Errorf("--ca-file: %w", err), "")
+		}
+	}
 	if f.config != "" {
 		config, err := os.ReadFile(f.config)
 		if err != nil {
@@ -126,7 +148,11 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && token == "" {
 		fmt.Fprintf(stderr, "warning: whoever reaches %s may use this; --token asks for one\n", l.Addr())
 	}
-	if _, err := fmt.Fprintf(stdout, "http://%s\n", l.Addr()); err != nil {
+	where := l.Addr().String()
+	if l.Addr().Network() == "tcp" {
+		where = "http://" + where
+	}
+	if _, err := fmt.Fprintln(stdout, where); err != nil {
 		return internal(err)
 	}
 
@@ -203,7 +229,7 @@ func (c *proxyClient) command(use, short string, args cobra.PositionalArgs, run 
 		return internal(tab.Flush())
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&c.host, "host", "", "the API's address (default: TOXIPROXY_URL, else http://"+proxyAPI+")")
+	fl.StringVar(&c.host, "host", "", "the API's address, also unix:///path (default: TOXIPROXY_URL, else http://"+proxyAPI+")")
 	fl.StringVar(&c.token, "token", "", "bearer token of the server (default: CHAOSCTL_PROXY_TOKEN)")
 	fl.StringVar(&c.output, "output", "text", "what stdout gets: text or json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -279,6 +305,9 @@ func (c *proxyClient) inspect() *cobra.Command {
 
 func inspectText(w io.Writer, p toxiproxy.Proxy, stats *toxiproxy.Stats) {
 	fmt.Fprintf(w, "%s\t%s -> %s\t%s\n", p.Name, p.Listen, p.Upstream, enabledWord(p.Enabled))
+	if text := tlsText(p.TLS); text != "" {
+		fmt.Fprintf(w, "tls\t%s\n", text)
+	}
 	if stats != nil {
 		n := stats.Connections
 		fmt.Fprintf(w, "connections\t%d accepted, %d open", n.Accepted, n.Open)
@@ -286,6 +315,13 @@ func inspectText(w io.Writer, p toxiproxy.Proxy, stats *toxiproxy.Stats) {
 			fmt.Fprintf(w, ", %d %s", n.Ended[how], how)
 		}
 		fmt.Fprintf(w, "\nbytes\t%d upstream, %d downstream\n", stats.Bytes.Upstream, stats.Bytes.Downstream)
+		for _, at := range slices.Sorted(maps.Keys(stats.Upstreams)) {
+			u := stats.Upstreams[at]
+			fmt.Fprintf(w, "upstream %s\t%d connections, %d refused\n", at, u.Connections, u.Refused)
+		}
+		for _, why := range slices.Sorted(maps.Keys(stats.Handshakes)) {
+			fmt.Fprintf(w, "handshakes failed\t%d: %s\n", stats.Handshakes[why], why)
+		}
 	}
 	if len(p.Toxics) == 0 {
 		fmt.Fprintln(w, "no toxics")
@@ -327,15 +363,95 @@ func attributeText(attributes map[string]any) string {
 	return strings.Join(all, " ")
 }
 
+// tlsText says what a proxy does about TLS; "" for nothing.
+func tlsText(t *toxiproxy.TLS) string {
+	var all []string
+	if t != nil && t.Listen != nil {
+		all = append(all, "ends that of clients")
+		if t.Listen.ClientCA != "" {
+			all = append(all, "asks for their certificates")
+		}
+	}
+	if t != nil && t.Upstream != nil {
+		all = append(all, "speaks it to the upstream")
+		if t.Upstream.Insecure {
+			all = append(all, "takes any certificate")
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// proxyTLSFlags are what `proxy create` takes about TLS.
+type proxyTLSFlags struct {
+	listen     toxiproxy.ListenTLS
+	upstream   toxiproxy.UpstreamTLS
+	toUpstream bool
+}
+
+func (f *proxyTLSFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.BoolVar(&f.listen.SelfSigned, "tls", false, "end the TLS of clients, with a certificate that the server makes (proxy ca shows who has issued it)")
+	fl.StringVar(&f.listen.Cert, "tls-cert", "", "end the TLS of clients with this certificate: a PEM file of the server's, as all below")
+	fl.StringVar(&f.listen.Key, "tls-key", "", "its key")
+	fl.StringVar(&f.listen.ClientCA, "tls-client-ca", "", "take clients only with a certificate that one of these has issued")
+	fl.StringSliceVar(&f.listen.ALPN, "tls-alpn", nil, "protocols that clients may choose from")
+	fl.BoolVar(&f.toUpstream, "upstream-tls", false, "speak TLS to the upstream; implied by the flags below")
+	fl.StringVar(&f.upstream.CA, "upstream-ca", "", "who has issued its certificate (default: one the system trusts)")
+	fl.StringVar(&f.upstream.ServerName, "upstream-server-name", "", "who its certificate is for (default: its host)")
+	fl.BoolVar(&f.upstream.Insecure, "upstream-insecure", false, "take any certificate of it")
+	fl.StringVar(&f.upstream.Cert, "upstream-cert", "", "certificate to show it")
+	fl.StringVar(&f.upstream.Key, "upstream-key", "", "its key")
+	cmd.MarkFlagsMutuallyExclusive("tls", "tls-cert")
+	cmd.MarkFlagsMutuallyExclusive("upstream-ca", "upstream-insecure")
+	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	cmd.MarkFlagsRequiredTogether("upstream-cert", "upstream-key")
+}
+
+// tls is what they ask for; nil: nothing.
+func (f *proxyTLSFlags) tls() (*toxiproxy.TLS, error) {
+	var t toxiproxy.TLS
+	if l := f.listen; l.SelfSigned || l.Cert != "" {
+		t.Listen = &l
+	} else if l.ClientCA != "" || len(l.ALPN) > 0 {
+		return nil, usage(errors.New("--tls-client-ca and --tls-alpn are about TLS that ends here"), "add --tls, or --tls-cert and --tls-key")
+	}
+	if u := f.upstream; f.toUpstream || u != (toxiproxy.UpstreamTLS{}) {
+		t.Upstream = &u
+	}
+	if t.Listen == nil && t.Upstream == nil {
+		return nil, nil
+	}
+	return &t, nil
+}
+
+func (c *proxyClient) ca() *cobra.Command {
+	return c.command("ca", "Print the certificate of the authority behind --tls, for clients to trust (PEM)", cobra.NoArgs, func([]string) (any, func(io.Writer), error) {
+		text, err := c.api.CA(c.ctx)
+		return map[string]string{"ca": string(text)}, func(w io.Writer) { _, _ = w.Write(text) }, err
+	})
+}
+
 func (c *proxyClient) create() *cobra.Command {
 	var listen, upstream string
+	var secure proxyTLSFlags
 	cmd := c.command("create -u ADDRESS PROXY", "Create a proxy", cobra.ExactArgs(1), func(args []string) (any, func(io.Writer), error) {
-		p, err := c.api.Create(c.ctx, toxiproxy.Proxy{Name: args[0], Listen: listen, Upstream: upstream, Enabled: true})
+		t, err := secure.tls()
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := c.api.Create(c.ctx, toxiproxy.Proxy{Name: args[0], Listen: listen, Upstream: upstream, Enabled: true, TLS: t})
+		if err == nil && t != nil && p.TLS == nil {
+			fmt.Fprintln(c.err, "warning: this server knows nothing of TLS: the proxy passes bytes on as they come")
+		}
 		return p, func(w io.Writer) { fmt.Fprintf(w, "created %s: %s -> %s\n", p.Name, p.Listen, p.Upstream) }, err
 	})
 	cmd.Aliases = []string{"c", "new"}
-	cmd.Flags().StringVarP(&listen, "listen", "l", "127.0.0.1:0", "address the proxy listens at")
-	cmd.Flags().StringVarP(&upstream, "upstream", "u", "", "address it connects to")
+	cmd.Flags().StringVarP(&listen, "listen", "l", "127.0.0.1:0", "address the proxy listens at, host:port or unix:///path")
+	cmd.Flags().StringVarP(&upstream, "upstream", "u", "", "address it connects to; several with commas take turns, none refuses")
+	secure.add(cmd)
+	cmd.Example = `  chaosctl proxy create -l 127.0.0.1:26379 -u 127.0.0.1:6379 redis
+  chaosctl proxy create -l unix:///tmp/pg.sock -u 10.0.0.1:5432,10.0.0.2:5432 postgres
+  chaosctl proxy create -l 127.0.0.1:8443 -u api.example:443 --tls --upstream-ca ca.pem api`
 	_ = cmd.MarkFlagRequired("upstream")
 	return cmd
 }

@@ -58,7 +58,7 @@ func TestServeAllowHost(t *testing.T) {
 	var stderr bytes.Buffer
 	ended := make(chan error, 1)
 	go func() {
-		ended <- serveProxies(ctx, serveFlags{listen: "0.0.0.0:0", allow: []string{"toxiproxy"}}, stdout, &stderr)
+		ended <- serveProxies(ctx, serveFlags{listen: "0.0.0.0:0", hold: 1 << 20, allow: []string{"toxiproxy"}}, stdout, &stderr)
 	}()
 	line, err := bufio.NewReader(url).ReadString('\n')
 	if err != nil {

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +36,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"chaosctl": main,
 		"hello":    hello,
+		"secure":   secure,
+		"front":    front,
 	})
 }
 
@@ -110,6 +116,52 @@ func hello() {
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println(r.Method, r.URL)
 		_, _ = io.WriteString(w, "hello\n")
+	})
+	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// secure is a user's web server that speaks TLS: `secure PORT`. `secure ca` prints
+// the certificate that it is to be trusted by.
+func secure() {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.Method, r.URL, r.TLS.Version == tls.VersionTLS13)
+		_, _ = io.WriteString(w, "secret\n")
+	}))
+	if os.Args[1] != "ca" {
+		l, err := net.Listen("tcp", "127.0.0.1:"+os.Args[1])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		s.Listener.Close()
+		s.Listener = l
+	}
+	s.StartTLS()
+	if os.Args[1] == "ca" {
+		_ = pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+		return
+	}
+	select {}
+}
+
+// front is a user's web server that answers with what another says: `front PORT
+// URL`. Whom it trusts, the environment says (SSL_CERT_FILE).
+func front() {
+	client := &http.Client{Timeout: 5 * time.Second}
+	http.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answer, err := client.Get(os.Args[2])
+		if err != nil {
+			fmt.Println(err)
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer answer.Body.Close()
+		w.WriteHeader(answer.StatusCode)
+		_, _ = io.Copy(w, answer.Body)
 	})
 	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -66,7 +66,7 @@ func guard(ctx context.Context, index *live.Index, plan *experiments.Plan, o *ex
 	}
 	entry := live.Entry{Run: o.ID, Folder: folder, Temp: temp}
 	for _, s := range plan.Topology.Services {
-		if !s.Managed() {
+		if s.Address != "" {
 			entry.Holds = append(entry.Holds, s.Address)
 		}
 	}

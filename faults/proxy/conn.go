@@ -111,18 +111,27 @@ func (c *conn) run(f *flow) {
 			err = f.handshake()
 		}
 		if err == nil {
+			err = f.secure()
+		}
+		if err == nil {
 			err = f.tunnel()
 		}
 	case f.isDown:
 		err = f.answers()
 	default:
 		if err = f.handshake(); err == nil {
+			err = f.secure()
+		}
+		if err == nil {
 			err = f.requests()
 		}
 	}
 
 	if err == io.EOF && f.raw {
 		err = f.holdEnd()
+	}
+	if err == io.EOF {
+		err = f.flushed()
 	}
 
 	var failed *sideError
@@ -163,6 +172,9 @@ func (c *conn) finished(f *flow) {
 		to, c.downDone = c.client, true
 	} else {
 		c.upDone = true
+	}
+	if to != nil && to.tls != nil && f.in.torn() {
+		to.tls.tear()
 	}
 	// Without an upstream, no answer will come but one that an error rule owes.
 	both := c.upDone && (c.downDone || c.server == nil && c.first == len(c.calls)) ||
@@ -255,13 +267,7 @@ func (c *conn) dial() error {
 	if ending {
 		return errEnding
 	}
-	var nc net.Conn
-	var err error
-	if c.origin != nil {
-		nc, err = c.origin.await(ctx, c.p)
-	} else {
-		nc, err = c.p.dialer(ctx, c.p.Upstream())
-	}
+	server, err := c.p.reach(ctx, c)
 	if err != nil {
 		c.mu.Lock()
 		ending = c.ending
@@ -269,10 +275,13 @@ func (c *conn) dial() error {
 		if ending {
 			return errEnding
 		}
-		c.end(wasRefused, !c.p.config.CloseUnreachable)
+		class := wasRefused
+		if disagreed := (*handshakeError)(nil); errors.As(err, &disagreed) {
+			class = wasHandshake
+		}
+		c.end(class, !c.p.config.CloseUnreachable)
 		return errOver
 	}
-	server := newSocket(nc)
 	c.mu.Lock()
 	c.stopDial = nil
 	if c.over {
@@ -664,7 +673,9 @@ func (c *conn) begin(cl *call, head []byte) fate {
 			}
 		}
 	}
-
+	if then.struck == nil && cl.inject == nil {
+		cl.inject = c.p.instead()
+	}
 	switch {
 	case c.over:
 		c.p.stats.ended(wasReset)

@@ -40,10 +40,12 @@ func (f *flow) direct() error {
 	case err != nil:
 		return f.readFailed(err)
 	case f.pipe != nil:
+		f.c.p.stats.received(f.isDown, f.pipe.held)
 		return f.pour()
 	case f.took == 0:
 		return f.ended()
 	}
+	f.c.p.stats.received(f.isDown, f.took)
 	b := f.borrowed
 	f.borrowed = nil
 	n, err := f.write(b[:f.took])

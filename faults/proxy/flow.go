@@ -133,6 +133,7 @@ func (f *flow) read(p []byte, until time.Duration) (int, error) {
 		return 0, err
 	}
 	n, err := f.in.Read(p)
+	f.c.p.stats.received(f.isDown, n)
 	switch {
 	case n > 0 || err == nil:
 		return n, nil // an error comes again
@@ -162,6 +163,7 @@ func (f *flow) readQuick(until time.Duration) (int, error) {
 	err := f.in.raw.Read(f.into)
 	switch {
 	case f.took > 0:
+		f.c.p.stats.received(f.isDown, f.took)
 		return f.took, nil
 	case f.tookErr == errNudged, f.tookErr == errDue:
 		return 0, f.tookErr

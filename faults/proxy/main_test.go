@@ -201,6 +201,18 @@ func collect(t testing.TB, p *Proxy, want func(Stats) bool) Stats {
 		sum.Open = s.Open
 		sum.BytesUp += s.BytesUp
 		sum.BytesDown += s.BytesDown
+		sum.ReceivedUp += s.ReceivedUp
+		sum.ReceivedDown += s.ReceivedDown
+		for why, n := range s.Handshakes {
+			sum.Handshakes[why] += n
+		}
+		for at, u := range s.Upstreams {
+			if sum.Upstreams == nil {
+				sum.Upstreams = map[string]UpstreamStats{}
+			}
+			old := sum.Upstreams[at]
+			sum.Upstreams[at] = UpstreamStats{old.Connections + u.Connections, old.Refused + u.Refused}
+		}
 		sum.Latency.Merge(s.Latency)
 		for class, n := range s.Answers {
 			sum.Answers[class] += n

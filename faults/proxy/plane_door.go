@@ -33,7 +33,7 @@ const acceptMost = 16
 // newDoor is the door of a proxy that may use the fast plane, else nil.
 func newDoor(p *Proxy) *door {
 	l, ok := p.listener.(*net.TCPListener)
-	if !ok || p.config.Protocol != TCP {
+	if !ok || p.config.Protocol != TCP || !p.tls.plain() {
 		return nil
 	}
 	raw, err := l.SyscallConn()

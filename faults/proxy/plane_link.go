@@ -56,6 +56,7 @@ type side struct {
 // two places, never both; while they do, no more are read.
 type lane struct {
 	sent  int64 // bytes passed on
+	got   int64 // bytes received that stats does not know of yet
 	buf   *[largeBuffer]byte
 	r, w  int   // buf[r:w] waits
 	pipe  *pipe // pipe.held bytes wait
@@ -308,6 +309,7 @@ func (k *link) carry(by *loop, d int) bool {
 func (k *link) take(buf *[largeBuffer]byte, d int) int {
 	n, in := &k.lanes[d], &k.sides[d]
 	got, errno := receive(in.fd, buf[:])
+	n.got += int64(got)
 	switch {
 	case errno == unix.EAGAIN:
 		in.readable = false
@@ -352,6 +354,7 @@ func (k *link) takeBulk(d int) int {
 	}
 	got, errno := move(in.fd, p.w, spliceMost)
 	p.held = got
+	n.got += int64(got)
 	if got == 0 {
 		sparePipes.put(p)
 	}
@@ -499,6 +502,7 @@ func (k *link) end(class string, abort bool) {
 // retire takes the link from its loop. k.mu is held.
 func (k *link) retire() {
 	k.over = true
+	k.tell()
 	k.loop.vacate(k.slot)
 	k.loop.links.Add(-1)
 	if k.patience != nil {
@@ -517,11 +521,21 @@ func (p *Proxy) eachLink(do func(*link)) {
 	}
 }
 
-// settle returns when what the link had passed on by now is counted: a peer may
-// have it, and ask, before that.
+// settle returns when what the link had received and passed on by now is counted: a
+// peer may have it, and ask, before that.
 func (k *link) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.tell()
+}
+
+// tell counts what was received. k.mu is held.
+func (k *link) tell() {
+	for d := range k.lanes {
+		n := &k.lanes[d]
+		k.p.stats.received(d == down, int(n.got))
+		n.got = 0
+	}
 }
 
 // keepAlive turns TCP keep-alive on, as conn.keepAlive.

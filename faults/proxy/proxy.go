@@ -25,6 +25,7 @@
 //	stage    (stage.go)   how a rule paces bytes, as arithmetic on a clock
 //	reshape  (reshape.go) header lines that are changed
 //	content  (content.go) bodies that are held, cut short, corrupted
+//	socket   (socket.go)  a side of a conn: TCP, Unix, or TLS on them (secured.go)
 //	counters (stats.go)   the evidence
 //	plane    (plane.go)   … without rules: loops, each of many
 //	 ├ door  (plane_door.go)  a listening socket
@@ -33,7 +34,7 @@
 // A new kind of fault is a field of Rule and, where it paces or cuts bytes, a
 // stage; one that ends or silences connections calls conn.strike, and one that
 // does so by the clock is known to active.strikesAfter. Another
-// transport (TLS) is another socket; another protocol is another sibling of
+// transport is another socket, as TLS is (tls.go); another protocol is another sibling of
 // calls.go; moving bytes inside the kernel belongs into the pump's path without
 // stages.
 //
@@ -66,12 +67,21 @@ const (
 
 // Config says where a Proxy stands.
 type Config struct {
-	Name        string // of the edge, for messages
-	Listen      string // host:port; empty is 127.0.0.1:0
-	Upstream    string // host:port; may be empty until SetUpstream: then every call is refused
+	Name   string // of the edge, for messages
+	Listen string // host:port or unix:///path (see Listen); empty is 127.0.0.1:0
+	// Upstream is host:port or unix:///path. It may be empty until SetUpstream: then
+	// every call is refused.
+	//
+	// Of several, with commas in between, connections take turns: the n-th, from 0,
+	// goes to the n-th, and where that cannot be connected to, each other is tried
+	// once, in their order. One that accepts and then fails is not passed over.
+	//
+	// None is to say that there is no upstream: rules still do what they do, and calls
+	// that none of them answers are answered by Absent, or refused.
+	Upstream    string
 	Protocol    Protocol
 	Seed        uint64
-	DialTimeout time.Duration // 0 is 10 s
+	DialTimeout time.Duration // 0 is 10 s; bounds each connect, and each TLS handshake
 	Rules       []Rule        // at work before the first connection is accepted
 	// CloseUnreachable ends a caller's connection with FIN where the upstream cannot
 	// be dialled; else it is RST, which a caller may see in connect(2) already.
@@ -83,6 +93,14 @@ type Config struct {
 	// direction of a connection has to itself, of up to 64 KiB, and 48 KiB for
 	// the times of the first 1000 pieces.
 	HoldMost int64
+	// CallerTLS and UpstreamTLS are TLS on either side; nil: that side's bytes are
+	// passed on as they come, TLS or not. Rules are about what is inside TLS that ends
+	// here: they may strike before a handshake is answered, and pace none of it.
+	CallerTLS   *CallerTLS
+	UpstreamTLS *UpstreamTLS
+	// Absent is what an HTTP edge answers, in place of the upstream None, where no rule
+	// does; nil: such calls are refused.
+	Absent *Error
 }
 
 // Proxy stands between a caller and a callee. All its methods may be called from
@@ -91,13 +109,16 @@ type Config struct {
 type Proxy struct {
 	config   Config
 	listener net.Listener
+	tls      security
+	absent   *active // the answer of Config.Absent; nil: none
 	dialer   func(ctx context.Context, address string) (net.Conn, error)
-	start    time.Time // zero of its clock
+	unix     func(ctx context.Context, path string) (net.Conn, error) // … of a Unix socket
+	start    time.Time                                                // zero of its clock
 	ctx      context.Context
 	cancel   context.CancelFunc
 	all      sync.WaitGroup
 
-	upstream atomic.Pointer[string]
+	upstream atomic.Pointer[upstreams]
 	calls    atomic.Uint64 // numbers given to calls
 	accepted atomic.Uint64 // numbers given to connections
 	open     atomic.Int64
@@ -144,9 +165,16 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	if err := c.matchesFit(c.Rules...); err != nil {
 		return nil, fmt.Errorf("start %w", err)
 	}
-	lc := net.ListenConfig{KeepAlive: -1} // see keepAlive
-	lc.SetMultipathTCP(false)             // a proxied connection is plain TCP on both sides
-	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	if err := ParseUpstream(c.Upstream); err != nil {
+		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+	}
+	if err := c.absentFits(); err != nil {
+		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+	}
+	if _, err := c.security(); err != nil {
+		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+	}
+	l, err := Listen(ctx, c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
 	}
@@ -164,17 +192,23 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p := &Proxy{config: c, listener: l, start: time.Now(), conns: map[*conn]struct{}{}}
 	p.held.most = c.HoldMost
 	p.ctx, p.cancel = context.WithCancel(ctx)
-	p.upstream.Store(&c.Upstream)
+	p.upstream.Store(parseUpstreams(c.Upstream))
+	p.tls, _ = c.security() // as Start has seen
+	p.absent = c.absent()
 	for _, r := range c.Rules {
 		p.placed = append(p.placed, p.place(r, true))
 	}
 	p.publish(nil)
-	if _, is := l.(*net.TCPListener); is {
+	switch l.(type) {
+	case *net.TCPListener, *socketFile:
 		p.alarms = newAlarms(p.start)
 	}
 	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
+	}
+	p.unix = func(ctx context.Context, path string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", path)
 	}
 	p.door = newDoor(p)
 	p.all.Go(p.accept)
@@ -188,16 +222,16 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	return p
 }
 
-// Addr is where it listens, host:port.
+// Addr is where it listens, host:port or unix:///path.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
 // Upstream is where new connections go to.
-func (p *Proxy) Upstream() string { return *p.upstream.Load() }
+func (p *Proxy) Upstream() string { return p.upstream.Load().text }
 
-// SetUpstream sends new connections to addr (host:port). Those that are open
-// stay where they are.
+// SetUpstream sends new connections to addr (as Config.Upstream; nobody is told what
+// is wrong with it but by ParseUpstream). Those that are open stay where they are.
 func (p *Proxy) SetUpstream(addr string) {
-	p.upstream.Store(&addr)
+	p.upstream.Store(parseUpstreams(addr))
 	p.door.reconsider()
 }
 
@@ -302,7 +336,7 @@ func (p *Proxy) accept() {
 		if nc == nil {
 			continue
 		}
-		p.admit(newSocket(nc), p.accepted.Add(1)-1)
+		p.admit(p.receive(nc), p.accepted.Add(1)-1)
 	}
 }
 

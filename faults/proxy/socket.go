@@ -9,23 +9,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is one side of a proxied connection: a TCP connection, or in tests
-// something that can do less.
+// socket is one side of a proxied connection: a TCP connection, a Unix socket, TLS
+// on one of them, or in tests something that can do less.
 type socket struct {
 	net.Conn
-	tcp *net.TCPConn // nil: not a kernel socket
-	raw syscall.RawConn
+	tcp *net.TCPConn    // what RST, keep-alive and SIOCOUTQ are for; nil: no TCP
+	raw syscall.RawConn // nil: the kernel does not have the bytes as they are
+	tls *secured        // nil: plain
 }
 
 func newSocket(c net.Conn) *socket {
 	s := &socket{Conn: c}
-	if tcp, ok := c.(*net.TCPConn); ok {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			s.tcp, s.raw = tcp, raw
+	switch k := c.(type) {
+	case *net.TCPConn:
+		if raw, err := k.SyscallConn(); err == nil {
+			s.tcp, s.raw = k, raw
 		}
+	case *net.UnixConn:
+		if raw, err := k.SyscallConn(); err == nil {
+			s.raw = raw
+		}
+	case *secured:
+		s.tls = k
+		s.tcp, _ = k.wire.Conn.(*net.TCPConn)
 	}
 	return s
 }
+
+// torn tells whether the peer has sent FIN without close_notify, where TLS wants one.
+func (s *socket) torn() bool { return s != nil && s.tls != nil && s.tls.wire.torn.Load() }
 
 // from is the address of the peer; invalid when it has none.
 func (s *socket) from() netip.Addr {
@@ -35,7 +47,8 @@ func (s *socket) from() netip.Addr {
 	return netip.Addr{}
 }
 
-// finish sends FIN: no more bytes will come, but the other direction stays open.
+// finish sends FIN, on TLS behind close_notify: no more bytes will come, but the
+// other direction stays open.
 func (s *socket) finish() {
 	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite() // fails only where the connection is gone already
@@ -45,10 +58,15 @@ func (s *socket) finish() {
 }
 
 // abort closes with RST (SO_LINGER 0, see socket(7)): at once, unsent bytes
-// dropped, no TIME_WAIT.
+// dropped, no TIME_WAIT, no last word of TLS. A Unix socket has no RST: its peer
+// sees an error (ECONNRESET) where bytes of it are unread, and the end otherwise.
 func (s *socket) abort() {
 	if s.tcp != nil {
 		s.tcp.SetLinger(0)
+	}
+	if s.tls != nil {
+		s.tls.wire.Close()
+		return
 	}
 	s.Close()
 }
@@ -61,9 +79,13 @@ func (s *socket) gone() bool {
 	if s.tcp == nil {
 		return false
 	}
+	raw, err := s.tcp.SyscallConn()
+	if err != nil {
+		return true
+	}
 	for range 40 {
 		unacknowledged, errno := 0, 0
-		err := s.raw.Control(func(fd uintptr) {
+		err := raw.Control(func(fd uintptr) {
 			unacknowledged, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 			errno, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		})

@@ -18,6 +18,7 @@ type Stats struct {
 	// Answers counts finished calls: by status code when the answer went to the
 	// caller whole, else by what ended the call:
 	//	refused   the upstream could not be dialled, or a Refuse rule struck
+	//	handshake TLS was not agreed on, with the caller or the upstream (see Handshakes)
 	//	reset     the upstream, or a Reset rule, sent RST
 	//	closed    the upstream, or an Abort rule, closed before the end of the answer; TCP edges: any orderly end
 	//	canceled  the caller went away first
@@ -33,14 +34,29 @@ type Stats struct {
 	Open int
 	// BytesUp went to the upstream, BytesDown to callers.
 	BytesUp, BytesDown int64
+	// ReceivedUp came from callers, ReceivedDown from the upstream: also what is still
+	// held back, or was discarded. Of TLS that ends here, what was inside.
+	ReceivedUp, ReceivedDown int64
 	// Spliced of those never entered user space.
 	Spliced int64
+	// Handshakes counts those of TLS that failed, by whose doing and why: "caller: it
+	// says: bad certificate". Reasons beyond the first 16 are "others". Never nil.
+	Handshakes map[string]int
+	// Upstreams is what became of each of several upstreams, as they were named; nil
+	// where nothing was sent to one of several.
+	Upstreams map[string]UpstreamStats
 	// Latency is call begun (head complete) to answer begun (first byte of the final
 	// head sent, added delays included), on HTTP edges. Never nil.
 	Latency *hdr.Histogram
 	// Rules is keyed by Rule.Name; it has the rules that are active, and those
 	// removed since the last Collect.
 	Rules map[string]RuleStats
+}
+
+// UpstreamStats is one of several upstreams.
+type UpstreamStats struct {
+	Connections int // made to it
+	Refused     int // that could not be, and went to the next
 }
 
 // RuleStats is what the rules of one name did since the last Collect.
@@ -57,24 +73,70 @@ type RuleStats struct {
 
 // The classes of a call without an answer, as in Stats.Answers.
 const (
-	wasRefused  = "refused"
-	wasReset    = "reset"
-	wasClosed   = "closed"
-	wasCanceled = "canceled"
-	wasOpaque   = "opaque"
+	wasRefused   = "refused"
+	wasReset     = "reset"
+	wasClosed    = "closed"
+	wasCanceled  = "canceled"
+	wasOpaque    = "opaque"
+	wasHandshake = "handshake"
 )
 
 // counters is Stats in the making. Safe for use by several goroutines.
 type counters struct {
 	bytesUp, bytesDown, spliced atomic.Int64
+	receivedUp, receivedDown    atomic.Int64
 
-	mu       sync.Mutex
-	calls    int
-	upstream int
-	opaque   int
-	status   [1000]int
-	class    map[string]int
-	latency  samples
+	mu         sync.Mutex
+	calls      int
+	upstream   int
+	opaque     int
+	status     [1000]int
+	class      map[string]int
+	latency    samples
+	handshakes map[string]int
+	upstreams  map[string]UpstreamStats
+}
+
+// received counts bytes of a direction that came.
+func (c *counters) received(isDown bool, n int) {
+	if isDown {
+		c.receivedDown.Add(int64(n))
+	} else {
+		c.receivedUp.Add(int64(n))
+	}
+}
+
+// mostReasons is how many are told apart between two collects.
+const mostReasons = 16
+
+// disagreed counts a handshake that failed.
+func (c *counters) disagreed(why *handshakeError) {
+	reason := why.Error()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handshakes == nil {
+		c.handshakes = map[string]int{}
+	}
+	if c.handshakes[reason] == 0 && len(c.handshakes) >= mostReasons {
+		reason = "others"
+	}
+	c.handshakes[reason]++
+}
+
+// tried counts a connection to one of several upstreams.
+func (c *counters) tried(at place, reached bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.upstreams == nil {
+		c.upstreams = map[string]UpstreamStats{}
+	}
+	s := c.upstreams[at.String()]
+	if reached {
+		s.Connections++
+	} else {
+		s.Refused++
+	}
+	c.upstreams[at.String()] = s
 }
 
 func (c *counters) begun() {
@@ -130,6 +192,12 @@ func (c *counters) collect() Stats {
 		Spliced:   c.spliced.Swap(0),
 		Latency:   c.latency.take(),
 		Rules:     map[string]RuleStats{},
+
+		ReceivedUp: c.receivedUp.Swap(0), ReceivedDown: c.receivedDown.Swap(0),
+		Handshakes: c.handshakes, Upstreams: c.upstreams,
+	}
+	if s.Handshakes == nil {
+		s.Handshakes = map[string]int{}
 	}
 	if s.Answers == nil {
 		s.Answers = map[string]int{}
@@ -140,6 +208,7 @@ func (c *counters) collect() Stats {
 		}
 	}
 	c.calls, c.upstream, c.opaque, c.class = 0, 0, 0, nil
+	c.handshakes, c.upstreams = nil, nil
 	c.status = [1000]int{}
 	return s
 }

@@ -632,6 +632,7 @@ func TestStatsAndMetrics(t *testing.T) {
 	_, text := send(t, "GET", h.URL+"/metrics", "", nil)
 	for _, want := range []string{
 		`toxiproxy_proxy_sent_bytes_total{direction="upstream",listener="` + p.Listen + `",proxy="p",upstream="` + to + `"} 18`,
+		`toxiproxy_proxy_received_bytes_total{direction="downstream",listener="` + p.Listen + `",proxy="p",upstream="` + to + `"} 18`,
 		`chaosctl_proxy_connections_total{proxy="p"} 3`,
 		`chaosctl_proxy_open_connections{proxy="p"} 0`,
 		`chaosctl_proxy_ended_connections_total{how="reset",proxy="p"} 3`,

@@ -7,16 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/chaosctl/chaosctl/faults/proxy"
 )
 
 // Client calls a Server, or a real Toxiproxy. It may be used by several
 // goroutines. What the server refuses is an *Error; an *UnreachableError says
 // that there is no server.
 type Client struct {
+	name  string // as users call it
 	base  string
 	token string
 	http  http.Client
@@ -29,6 +33,7 @@ type Proxy struct {
 	Upstream string  `json:"upstream"`
 	Enabled  bool    `json:"enabled"`
 	Toxics   []Toxic `json:"toxics"`
+	TLS      *TLS    `json:"tls,omitempty"` // a real Toxiproxy does not look at it
 }
 
 // Toxic is a toxic as a client sees it. Numbers among its attributes are
@@ -53,8 +58,11 @@ func (e *UnreachableError) Error() string {
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // NewClient returns a Client of the server at host, like http://127.0.0.1:8474
-// (the scheme may be left out). token may be empty.
+// (the scheme may be left out), or unix:///path. token may be empty.
 func NewClient(host, token string) (*Client, error) {
+	if strings.HasPrefix(host, "unix:") {
+		return newUnixClient(host, token)
+	}
 	base := host
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
@@ -63,7 +71,24 @@ func NewClient(host, token string) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("host %q: want an address like http://127.0.0.1:8474", host)
 	}
-	return &Client{base: strings.TrimSuffix(base, "/"), token: token, http: http.Client{Timeout: 30 * time.Second}}, nil
+	base = strings.TrimSuffix(base, "/")
+	return &Client{name: base, base: base, token: token, http: http.Client{Timeout: callWithin}}, nil
+}
+
+const callWithin = 30 * time.Second
+
+// newUnixClient is a Client of a server at unix:///path.
+func newUnixClient(host, token string) (*Client, error) {
+	at, err := proxy.Canonical(host)
+	if err != nil {
+		return nil, fmt.Errorf("host %w", err)
+	}
+	path := strings.TrimPrefix(at, "unix://")
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	// Its Host is what a server takes from everybody who can reach it.
+	return &Client{name: at, base: "http://localhost", token: token, http: http.Client{Timeout: callWithin, Transport: transport}}, nil
 }
 
 // Proxies returns every proxy by name.
@@ -137,11 +162,18 @@ func (c *Client) Stats(ctx context.Context, name string) (*Stats, error) {
 	return &s, nil
 }
 
+// CA returns the certificate (PEM) of the authority behind self_signed. A real
+// Toxiproxy has none: *Error, 404.
+func (c *Client) CA(ctx context.Context) (pem []byte, err error) {
+	return pem, c.call(ctx, http.MethodGet, nil, &pem, "ca.pem")
+}
+
 // maxAnswer is far above a list of all proxies that a server can have.
 const maxAnswer = 256 << 20
 
 // call sends in, unless it is nil, to the path made of these segments, and reads
-// the answer into out, unless that is nil; also the answer beside an error.
+// the answer into out, as it is where that is a *[]byte, unless that is nil; also the
+// answer beside an error.
 func (c *Client) call(ctx context.Context, method string, in, out any, path ...string) error {
 	var body io.Reader
 	if in != nil {
@@ -170,12 +202,15 @@ func (c *Client) call(ctx context.Context, method string, in, out any, path ...s
 		if errors.As(err, &failed) {
 			err = failed.Err // without the URL, which UnreachableError says
 		}
-		return &UnreachableError{Host: c.base, Err: err}
+		return &UnreachableError{Host: c.name, Err: err}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("%s %s: read the answer: %w", method, where, err)
+	}
+	if text, is := out.(*[]byte); is {
+		*text, out = answer, nil
 	}
 	if out != nil && len(answer) > 0 {
 		d := json.NewDecoder(bytes.NewReader(answer))

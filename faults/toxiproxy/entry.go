@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,11 +36,12 @@ type entry struct {
 type state struct {
 	listen, upstream string
 	toxics           []toxic      // in the order they were added
+	tls              *TLS         // nil: bytes as they come
 	proxy            *proxy.Proxy // nil: not enabled
 }
 
 func (e *entry) json(st *state) proxyJSON {
-	return proxyJSON{Name: e.name, Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil, Toxics: inOrder(st.toxics)}
+	return proxyJSON{Name: e.name, Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil, Toxics: inOrder(st.toxics), TLS: st.tls}
 }
 
 // start is st, enabled: callers can connect, and the toxics hit the first one
@@ -50,11 +52,15 @@ func (e *entry) start(st state) (state, error) {
 		return st, &net.OpError{Op: "listen", Net: "tcp", Err: err}
 	}
 	e.starts++
-	p, err := proxy.Start(e.s.ctx, proxy.Config{
+	c := proxy.Config{
 		Name: e.name, Listen: addr, Upstream: st.upstream, Protocol: proxy.TCP,
-		Seed: e.seed(), Rules: rules(st.toxics),
+		Seed: e.seed(), Rules: rules(st.toxics), HoldMost: e.s.config.HoldMost,
 		CloseUnreachable: true, // as Toxiproxy: to clients' tests, a proxy that accepts is up
-	})
+	}
+	if err := st.tls.into(&c, e.s); err != nil {
+		return st, err
+	}
+	p, err := proxy.Start(e.s.ctx, c)
 	if err != nil {
 		var listen *net.OpError
 		if errors.As(err, &listen) { // clients know these words
@@ -131,6 +137,7 @@ func (e *entry) update(body []byte) error {
 			Listen   string `json:"listen"`
 			Upstream string `json:"upstream"`
 			Enabled  bool   `json:"enabled"`
+			TLS      *TLS   `json:"tls"`
 		}
 		in := Proxy{Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil}
 		if err := decode(body, &in); err != nil {
@@ -139,13 +146,19 @@ func (e *entry) update(body []byte) error {
 		if in.Upstream == "" {
 			return missing("upstream")
 		}
+		if err := proxy.ParseUpstream(in.Upstream); err != nil {
+			return badBody(err)
+		}
+		if in.TLS == nil { // most clients do not know of it
+			in.TLS = st.tls
+		}
 		same, err := e.s.sameListen(st.listen, in.Listen)
 		if err != nil {
 			return err
 		}
-		if !same || st.upstream != in.Upstream {
+		if !same || st.upstream != in.Upstream || !st.tls.same(in.TLS) {
 			st = e.stop(st)
-			st.listen, st.upstream = in.Listen, in.Upstream
+			st.listen, st.upstream, st.tls = in.Listen, in.Upstream, in.TLS
 		}
 		if in.Enabled && st.proxy == nil {
 			st, err = e.start(st)
@@ -166,14 +179,14 @@ func (e *entry) replace(want definition) error {
 		if err != nil {
 			return err
 		}
-		if same && st.upstream == want.Upstream {
+		if same && st.upstream == want.Upstream && st.tls.same(want.TLS) {
 			if len(want.toxics) == 0 {
 				return nil
 			}
 			return e.setToxics(want.toxics)
 		}
 		st = e.stop(st)
-		fresh := state{listen: want.Listen, upstream: want.Upstream, toxics: want.toxics}
+		fresh := state{listen: want.Listen, upstream: want.Upstream, toxics: want.toxics, tls: want.TLS}
 		if *want.Enabled {
 			if fresh, err = e.start(fresh); err != nil {
 				e.now.Store(&st)
@@ -242,12 +255,15 @@ func (e *entry) reset() error {
 // resolveWithin is how long a name server may take to say where to listen.
 const resolveWithin = 5 * time.Second
 
-// resolve makes a listen address one of numbers. An empty host is 127.0.0.1: who
+// resolve makes a listen address one of numbers, or of a socket's whole path. An empty host is 127.0.0.1: who
 // wants to be reached from elsewhere has to write 0.0.0.0 or [::]. The errors are
 // those of package net, which clients know.
 func (s *Server) resolve(listen string) (string, error) {
 	if listen == "" {
 		listen = "127.0.0.1:0"
+	}
+	if strings.HasPrefix(listen, "unix:") {
+		return proxy.Canonical(listen)
 	}
 	host, service, err := net.SplitHostPort(listen)
 	if err != nil {

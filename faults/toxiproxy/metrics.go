@@ -22,6 +22,12 @@ type metrics struct{ s *Server }
 var (
 	sentBytes = prometheus.NewDesc("toxiproxy_proxy_sent_bytes_total", // Toxiproxy's name and labels
 		"Bytes passed on, by direction.", []string{"direction", "proxy", "listener", "upstream"}, nil)
+	receivedBytes = prometheus.NewDesc("toxiproxy_proxy_received_bytes_total", // … and these
+		"Bytes received, by direction.", []string{"direction", "proxy", "listener", "upstream"}, nil)
+	handshakes = prometheus.NewDesc("chaosctl_proxy_failed_handshakes_total",
+		"TLS handshakes that failed, by whose doing and why.", []string{"proxy", "why"}, nil)
+	tried = prometheus.NewDesc("chaosctl_proxy_upstream_tried_total",
+		"Connections to each of several upstreams: made, or refused and taken to the next.", []string{"proxy", "upstream", "result"}, nil)
 	connections = prometheus.NewDesc("chaosctl_proxy_connections_total",
 		"Connections accepted.", []string{"proxy"}, nil)
 	reached = prometheus.NewDesc("chaosctl_proxy_upstream_connections_total",
@@ -46,7 +52,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sentBytes, connections, reached, openNow, ended, enabled, toxicEligible, toxicFired, toxicBytes, toxicDelay} {
+	for _, d := range []*prometheus.Desc{sentBytes, receivedBytes, handshakes, tried, connections, reached, openNow, ended, enabled, toxicEligible, toxicFired, toxicBytes, toxicDelay} {
 		to <- d
 	}
 }
@@ -67,6 +73,15 @@ func (metrics) collect(e *entry, st *state, to chan<- prometheus.Metric) {
 		count := prometheus.CounterValue
 		add(sentBytes, count, float64(t.bytesUp), "upstream", e.name, st.listen, st.upstream)
 		add(sentBytes, count, float64(t.bytesDown), "downstream", e.name, st.listen, st.upstream)
+		add(receivedBytes, count, float64(t.receivedUp), "upstream", e.name, st.listen, st.upstream)
+		add(receivedBytes, count, float64(t.receivedDown), "downstream", e.name, st.listen, st.upstream)
+		for why, n := range t.handshakes {
+			add(handshakes, count, float64(n), e.name, why)
+		}
+		for at, n := range t.upstreams {
+			add(tried, count, float64(n.Connections), e.name, at, "connected")
+			add(tried, count, float64(n.Refused), e.name, at, "refused")
+		}
 		add(connections, count, float64(t.calls), e.name)
 		add(reached, count, float64(t.upstream), e.name)
 		add(openNow, prometheus.GaugeValue, float64(open), e.name)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/chaosctl/chaosctl/faults/proxy"
 )
 
 // definition is a proxy as a request asks for it.
@@ -18,6 +20,7 @@ type definition struct {
 	Enabled  *bool             `json:"enabled"`
 	Toxics   []json.RawMessage `json:"toxics"` // not Toxiproxy's: at work from the first connection on
 	toxics   []toxic
+	TLS      *TLS `json:"tls"` // nor this
 }
 
 // check completes a definition and says what is missing; at says where it stands.
@@ -27,6 +30,9 @@ func (d *definition) check(at string) error {
 	}
 	if d.Upstream == "" {
 		return missing("upstream" + at)
+	}
+	if err := proxy.ParseUpstream(d.Upstream); err != nil {
+		return &Error{"bad request body: " + err.Error() + at, http.StatusBadRequest}
 	}
 	if d.Enabled == nil {
 		d.Enabled = new(bool)
@@ -76,7 +82,7 @@ func (s *Server) create(d definition) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := state{listen: d.Listen, upstream: d.Upstream, toxics: d.toxics}
+	st := state{listen: d.Listen, upstream: d.Upstream, toxics: d.toxics, tls: d.TLS}
 	if *d.Enabled {
 		if st, err = e.start(st); err != nil {
 			e.gone = true

@@ -8,6 +8,7 @@
 //	Server   (server.go)   the routes, and what is in front of them (guard.go)
 //	entry    (entry.go)    one proxy: its definition, its toxics, its data plane
 //	toxic    (toxic.go)    the table of toxics: attributes, limits, the rule each becomes
+//	TLS      (tls.go)     what a proxy does about TLS: ours, not Toxiproxy's
 //	totals   (stats.go)    counts that outlive restarts; /metrics (metrics.go)
 //	Client   (client.go)   for this server and for a real Toxiproxy
 //
@@ -28,6 +29,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/chaosctl/chaosctl/faults/proxy"
 )
 
 // Config says how a Server behaves. The zero value is usable.
@@ -43,6 +46,9 @@ type Config struct {
 	AllowedHosts []string
 	// MaxProxies is the most there can be; 0 is 1000.
 	MaxProxies int
+	// HoldMost is how many bytes the latency toxics of each proxy hold at most; 0 is
+	// 256 MiB (see proxy.Config).
+	HoldMost int64
 }
 
 const (
@@ -62,6 +68,8 @@ type Server struct {
 	mu      sync.RWMutex // held for looking at the map only
 	entries map[string]*entry
 	stopped bool
+
+	authority func() (*proxy.Authority, error) // of self_signed; made when it is first asked for
 }
 
 // NewServer returns a Server without proxies. Stop ends what it starts.
@@ -71,6 +79,7 @@ func NewServer(c Config) *Server {
 	}
 	s := &Server{config: c, entries: map[string]*entry{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.authority = sync.OnceValues(func() (*proxy.Authority, error) { return proxy.NewAuthority(authorityValid) })
 	s.metrics = newMetrics(s)
 	return s
 }
@@ -128,6 +137,7 @@ var routes = []route{
 	{"GET", "/version", (*Server).version},
 	{"", "/metrics", (*Server).showMetrics},
 	{"GET", "/proxies/{}/stats", (*Server).showStats}, // ours
+	{"GET", "/ca.pem", (*Server).showCA},              // ours
 }
 
 // ServeHTTP answers one API call.

@@ -27,8 +27,21 @@ type Stats struct {
 	Bytes struct {
 		Upstream   int64 `json:"upstream"`   // passed on to the upstream
 		Downstream int64 `json:"downstream"` // passed on to clients
+		// What was received, also what is held back still, or was discarded.
+		ReceivedUpstream   int64 `json:"received_upstream"`
+		ReceivedDownstream int64 `json:"received_downstream"`
 	} `json:"bytes"`
-	Toxics []ToxicStats `json:"toxics"`
+	// Handshakes counts those of TLS that failed, by whose doing and why.
+	Handshakes map[string]int64 `json:"handshakes,omitempty"`
+	// Upstreams is where connections went, if there are several.
+	Upstreams map[string]UpstreamStats `json:"upstreams,omitempty"`
+	Toxics    []ToxicStats             `json:"toxics"`
+}
+
+// UpstreamStats is one of several upstreams.
+type UpstreamStats struct {
+	Connections int64 `json:"connections"` // made to it
+	Refused     int64 `json:"refused"`     // that could not be, and went to the next
 }
 
 // ToxicStats is what one toxic did.
@@ -73,6 +86,8 @@ func (s *Server) showStats(w http.ResponseWriter, c call) error {
 		answer.Connections.Accepted, answer.Connections.Upstream = t.calls, t.upstream
 		answer.Connections.Open, answer.Connections.Ended = open, maps.Clone(t.ended)
 		answer.Bytes.Upstream, answer.Bytes.Downstream = t.bytesUp, t.bytesDown
+		answer.Bytes.ReceivedUpstream, answer.Bytes.ReceivedDownstream = t.receivedUp, t.receivedDown
+		answer.Handshakes, answer.Upstreams = maps.Clone(t.handshakes), maps.Clone(t.upstreams)
 		for _, x := range inOrder(st.toxics) {
 			did := t.of(x.Name)
 			answer.Toxics = append(answer.Toxics, ToxicStats{
@@ -93,9 +108,16 @@ type totals struct {
 	mu                 sync.Mutex
 	calls, upstream    int64
 	bytesUp, bytesDown int64
+	receivedUp         int64
+	receivedDown       int64
+	handshakes         map[string]int64 // by why
+	upstreams          map[string]UpstreamStats
 	ended              map[string]int64
 	toxics             map[string]*did // by name, of those that are there
 }
+
+// mostReasons is how many reasons of failed handshakes are told apart.
+const mostReasons = 50
 
 // did is what a toxic did.
 type did struct {
@@ -130,8 +152,23 @@ func (t *totals) add(s proxy.Stats) (open int) {
 	t.upstream += int64(s.Upstream)
 	t.bytesUp += s.BytesUp
 	t.bytesDown += s.BytesDown
+	t.receivedUp += s.ReceivedUp
+	t.receivedDown += s.ReceivedDown
 	if t.ended == nil {
 		t.ended, t.toxics = map[string]int64{}, map[string]*did{}
+		t.handshakes, t.upstreams = map[string]int64{}, map[string]UpstreamStats{}
+	}
+	for why, n := range s.Handshakes {
+		if _, known := t.handshakes[why]; !known && len(t.handshakes) >= mostReasons {
+			why = "others"
+		}
+		t.handshakes[why] += int64(n)
+	}
+	for at, n := range s.Upstreams {
+		sum := t.upstreams[at]
+		sum.Connections += int64(n.Connections)
+		sum.Refused += int64(n.Refused)
+		t.upstreams[at] = sum
 	}
 	for class, n := range s.Answers {
 		t.ended[class] += int64(n)

@@ -17,6 +17,7 @@ type proxyJSON struct {
 	Enabled  bool     `json:"enabled"`
 	Logger   struct{} `json:"Logger"`
 	Toxics   []toxic  `json:"toxics"`
+	TLS      *TLS     `json:"tls,omitempty"` // not Toxiproxy's
 }
 
 // Error is how the API says no: a sentence and the HTTP status it came with.

@@ -5,6 +5,7 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -24,17 +25,21 @@ const (
 	longest  = 50 * time.Millisecond
 )
 
-// HTTP asks for http://address/path and wants a status of 200 to 399; redirects
-// are not followed.
-func HTTP(ctx context.Context, address, path string) error {
+// HTTP asks for http://address/path, or https:// where secure says how, and wants a
+// status of 200 to 399; redirects are not followed.
+func HTTP(ctx context.Context, address, path string, secure *tls.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	scheme := "http://"
+	if secure != nil {
+		scheme = "https://"
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+address+path, nil)
 	if err != nil {
 		return err
 	}
 	// No proxy from the environment: the question goes to that address.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure}
 	defer transport.CloseIdleConnections()
 	answer, err := transport.RoundTrip(r)
 	if err != nil {
@@ -59,11 +64,11 @@ func TCP(ctx context.Context, address string) error {
 }
 
 // Ask is HTTP with a path, TCP without.
-func Ask(ctx context.Context, address, path string) error {
+func Ask(ctx context.Context, address, path string, secure *tls.Config) error {
 	if path == "" {
 		return TCP(ctx, address)
 	}
-	return HTTP(ctx, address, path)
+	return HTTP(ctx, address, path, secure)
 }
 
 // Until asks again and again until the answer is yes (nil), or ctx ends: then

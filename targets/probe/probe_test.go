@@ -2,7 +2,11 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,10 +33,29 @@ func TestHTTP(t *testing.T) {
 	address := s.Listener.Addr().String()
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	for path, want := range map[string]string{"/": "", "/moved": "", "/broken": "GET /broken answered 503 Service Unavailable, not 2xx or 3xx"} {
-		err := Ask(t.Context(), address, path)
+		err := Ask(t.Context(), address, path, nil)
 		if got := text(err); got != want {
 			t.Errorf("%s: %q; want %q", path, got, want)
 		}
+	}
+}
+
+// TestHTTPS: with a certificate that is trusted, and only then.
+func TestHTTPS(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	address := s.Listener.Addr().String()
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	if err := Ask(t.Context(), address, "/", &tls.Config{RootCAs: pool}); err != nil {
+		t.Error(err)
+	}
+	if err := Ask(t.Context(), address, "/", &tls.Config{}); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("a certificate that nobody knows: %v", err)
+	}
+	if err := Ask(t.Context(), address, "/", nil); err == nil || !strings.Contains(err.Error(), "400") {
+		t.Errorf("plainly: %v", err)
 	}
 }
 
@@ -42,11 +65,11 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	if err := Ask(t.Context(), address, ""); err != nil {
+	if err := Ask(t.Context(), address, "", nil); err != nil {
 		t.Errorf("listening: %v", err)
 	}
 	l.Close()
-	if err := Ask(t.Context(), address, ""); err == nil || !strings.Contains(err.Error(), "refused") {
+	if err := Ask(t.Context(), address, "", nil); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("closed: %v; want refused", err)
 	}
 }

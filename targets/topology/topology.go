@@ -50,10 +50,38 @@ type Service struct {
 	Files   map[string]string `json:"files,omitempty" yaml:"files,omitempty"` // written into the service's own folder, ${data}
 	Dir     string            `json:"dir,omitempty" yaml:"dir,omitempty"`     // working directory of Command; default: where chaosctl was started
 	Ready   Ready             `json:"ready" yaml:"ready"`
+	TLS     *TLS              `json:"tls,omitempty" yaml:"tls,omitempty"`       // nil: it speaks plainly
+	Absent  *Absent           `json:"absent,omitempty" yaml:"absent,omitempty"` // nil: there is one
 }
 
 // Managed tells whether we start (and so may kill, pause and restart) it.
-func (s Service) Managed() bool { return s.Address == "" }
+func (s Service) Managed() bool { return s.Address == "" && s.Absent == nil }
+
+// TLS says that a service speaks TLS, and how it is spoken to. Files are PEM.
+type TLS struct {
+	Caller     Caller `json:"caller" yaml:"caller"`                               // what its callers speak to the proxy
+	CA         string `json:"ca,omitempty" yaml:"ca,omitempty"`                   // file; who has issued its certificate; "": one the system trusts
+	ServerName string `json:"server_name,omitempty" yaml:"server_name,omitempty"` // who its certificate is for; "": the host of its address
+	Insecure   bool   `json:"insecure,omitempty" yaml:"insecure,omitempty"`       // take any certificate
+	Cert       string `json:"cert,omitempty" yaml:"cert,omitempty"`               // file, with Key; what it is shown
+	Key        string `json:"key,omitempty" yaml:"key,omitempty"`
+}
+
+// Caller is what callers of a service that speaks TLS speak themselves.
+type Caller string
+
+const (
+	CallerTLS   Caller = "tls"         // TLS, which ends at the proxy and begins anew there
+	CallerPlain Caller = "plain"       // no TLS: the proxy speaks it for them
+	Passthrough Caller = "passthrough" // TLS with the service itself: the proxy sees bytes
+)
+
+// Absent says that there is no such service: whatever no fault answers on the edges
+// into it gets this answer, or, Status 0, is refused.
+type Absent struct {
+	Status int    `json:"status,omitempty" yaml:"status,omitempty"`
+	Body   string `json:"body,omitempty" yaml:"body,omitempty"`
+}
 
 // Ready is the question that decides that a service may be called: an HTTP GET
 // answered 2xx or 3xx, or (Path empty) a TCP connection accepted.
