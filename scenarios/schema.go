@@ -210,7 +210,7 @@ var textForms = map[reflect.Type]form{
 var shortForms = map[reflect.Type]form{
 	reflect.TypeFor[loadgen.Request]():      {pattern: `^\s*\S+\s+/.*$`, examples: []any{"POST /checkout"}},
 	reflect.TypeFor[loadgen.SessionStep]():  {pattern: `^\s*\S+\s+/.*$`, examples: []any{"GET /orders/{{.order}}"}},
-	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp)\s*$`, examples: []any{"GET /healthz", "tcp"}},
+	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp|udp)\s*$`, examples: []any{"GET /healthz", "tcp", "udp"}},
 	reflect.TypeFor[pattern.Spec]():         {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.RetrySpec]():    {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.BreakerSpec]():  {pattern: modes, examples: []any{"off", "textbook", "hardened"}},

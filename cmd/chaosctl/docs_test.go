@@ -91,12 +91,15 @@ func faultsDoc() []byte {
 		if k.Instead != "" {
 			fmt.Fprintf(&b, "On another edge: %s.\n", k.Instead)
 		}
+		if k.UDP != "" {
+			fmt.Fprintf(&b, "On udp edges: %s.\n", k.UDP)
+		}
 		if len(k.Fields) == 0 {
 			continue
 		}
 		fields("field", k.Fields)
 	}
-	b.WriteString("\n## Conditions\n\nBeside the verb of any fault on an edge. They say which calls (on tcp edges, connections) it is about, and when; `percent` is a share of those.\nA partition takes `pulse` alone.\n")
+	b.WriteString("\n## Conditions\n\nBeside the verb of any fault on an edge. They say which calls (on tcp edges, connections; on udp edges, datagrams) it is about, and when; `percent` is a share of those.\nA partition takes `pulse` alone.\n")
 	fields("condition", faults.Conditions)
 	return b.Bytes()
 }
