@@ -29,6 +29,7 @@ type Proxy struct {
 	Upstream string  `json:"upstream"`
 	Enabled  bool    `json:"enabled"`
 	Toxics   []Toxic `json:"toxics"`
+	Protocol string  `json:"protocol,omitempty"` // http or udp; empty: tcp. A real Toxiproxy has tcp alone
 }
 
 // Toxic is a toxic as a client sees it. Numbers among its attributes are

@@ -33,13 +33,18 @@ type entry struct {
 
 // state is a proxy's definition, and what serves it.
 type state struct {
-	listen, upstream string
+	listen, upstream string // without a scheme
+	protocol         proxy.Protocol
 	toxics           []toxic      // in the order they were added
 	proxy            *proxy.Proxy // nil: not enabled
 }
 
 func (e *entry) json(st *state) proxyJSON {
-	return proxyJSON{Name: e.name, Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil, Toxics: inOrder(st.toxics)}
+	j := proxyJSON{Name: e.name, Listen: shown(st.listen, st.protocol), Upstream: shown(st.upstream, st.protocol), Enabled: st.proxy != nil, Toxics: inOrder(st.toxics)}
+	if st.protocol != proxy.TCP {
+		j.Protocol = string(st.protocol)
+	}
+	return j
 }
 
 // start is st, enabled: callers can connect, and the toxics hit the first one
@@ -51,7 +56,7 @@ func (e *entry) start(st state) (state, error) {
 	}
 	e.starts++
 	p, err := proxy.Start(e.s.ctx, proxy.Config{
-		Name: e.name, Listen: addr, Upstream: st.upstream, Protocol: proxy.TCP,
+		Name: e.name, Listen: addr, Upstream: st.upstream, Protocol: st.protocol,
 		Seed: e.seed(), Rules: rules(st.toxics),
 		CloseUnreachable: true, // as Toxiproxy: to clients' tests, a proxy that accepts is up
 	})
@@ -98,6 +103,9 @@ func (e *entry) end() {
 // e.mu is held.
 func (e *entry) setToxics(toxics []toxic) error {
 	st := *e.now.Load()
+	if err := fit(toxics, st.protocol); err != nil {
+		return err
+	}
 	if st.proxy != nil {
 		if err := st.proxy.SetRules(rules(toxics)); err != nil {
 			return err
@@ -131,21 +139,32 @@ func (e *entry) update(body []byte) error {
 			Listen   string `json:"listen"`
 			Upstream string `json:"upstream"`
 			Enabled  bool   `json:"enabled"`
+			Protocol string `json:"protocol"`
 		}
 		in := Proxy{Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil}
 		if err := decode(body, &in); err != nil {
 			return badBody(err)
 		}
+		if in.Protocol == "" && st.protocol != proxy.TCP {
+			in.Protocol = string(st.protocol)
+		}
+		protocol, err := protocolOf(in.Protocol, &in.Listen, &in.Upstream)
+		if err != nil {
+			return err
+		}
 		if in.Upstream == "" {
 			return missing("upstream")
+		}
+		if err := fit(st.toxics, protocol); err != nil {
+			return err
 		}
 		same, err := e.s.sameListen(st.listen, in.Listen)
 		if err != nil {
 			return err
 		}
-		if !same || st.upstream != in.Upstream {
+		if !same || st.upstream != in.Upstream || st.protocol != protocol {
 			st = e.stop(st)
-			st.listen, st.upstream = in.Listen, in.Upstream
+			st.listen, st.upstream, st.protocol = in.Listen, in.Upstream, protocol
 		}
 		if in.Enabled && st.proxy == nil {
 			st, err = e.start(st)
@@ -166,14 +185,14 @@ func (e *entry) replace(want definition) error {
 		if err != nil {
 			return err
 		}
-		if same && st.upstream == want.Upstream {
+		if same && st.upstream == want.Upstream && st.protocol == want.protocol {
 			if len(want.toxics) == 0 {
 				return nil
 			}
 			return e.setToxics(want.toxics)
 		}
 		st = e.stop(st)
-		fresh := state{listen: want.Listen, upstream: want.Upstream, toxics: want.toxics}
+		fresh := state{listen: want.Listen, upstream: want.Upstream, protocol: want.protocol, toxics: want.toxics}
 		if *want.Enabled {
 			if fresh, err = e.start(fresh); err != nil {
 				e.now.Store(&st)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/chaosctl/chaosctl/faults/proxy"
 )
 
 // definition is a proxy as a request asks for it.
@@ -18,6 +20,8 @@ type definition struct {
 	Enabled  *bool             `json:"enabled"`
 	Toxics   []json.RawMessage `json:"toxics"` // not Toxiproxy's: at work from the first connection on
 	toxics   []toxic
+	Protocol string `json:"protocol"` // nor is this: http, tcp (default), udp
+	protocol proxy.Protocol
 }
 
 // check completes a definition and says what is missing; at says where it stands.
@@ -25,15 +29,22 @@ func (d *definition) check(at string) error {
 	if d.Name == "" {
 		return missing("name" + at)
 	}
-	if d.Upstream == "" {
+	var err error
+	if d.protocol, err = protocolOf(d.Protocol, &d.Listen, &d.Upstream); err == nil && d.Upstream == "" {
 		return missing("upstream" + at)
+	}
+	if err != nil {
+		e := asError(err)
+		return &Error{e.Message + at, e.Status}
 	}
 	if d.Enabled == nil {
 		d.Enabled = new(bool)
 		*d.Enabled = true
 	}
-	var err error
-	if d.toxics, err = parseToxics(d.Toxics); err != nil {
+	if d.toxics, err = parseToxics(d.Toxics); err == nil {
+		err = fit(d.toxics, d.protocol)
+	}
+	if err != nil {
 		e := asError(err)
 		return &Error{e.Message + at, e.Status}
 	}
@@ -76,7 +87,10 @@ func (s *Server) create(d definition) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := state{listen: d.Listen, upstream: d.Upstream, toxics: d.toxics}
+	st := state{listen: d.Listen, upstream: d.Upstream, protocol: d.protocol, toxics: d.toxics}
+	if st.protocol == "" {
+		st.protocol = proxy.TCP
+	}
 	if *d.Enabled {
 		if st, err = e.start(st); err != nil {
 			e.gone = true

@@ -28,7 +28,19 @@ type Stats struct {
 		Upstream   int64 `json:"upstream"`   // passed on to the upstream
 		Downstream int64 `json:"downstream"` // passed on to clients
 	} `json:"bytes"`
-	Toxics []ToxicStats `json:"toxics"`
+	// Datagrams is for UDP proxies, whose connections are sessions of clients (open), each
+	// datagram of which counts as accepted, and has ended when it is answered, refused,
+	// or its session is over.
+	Datagrams *DatagramStats `json:"datagrams,omitempty"`
+	Toxics    []ToxicStats   `json:"toxics"`
+}
+
+// DatagramStats counts datagrams that were passed on, copies among them, and those that
+// were not, by reason: see proxy.DatagramStats.
+type DatagramStats struct {
+	Upstream   int64            `json:"upstream"`
+	Downstream int64            `json:"downstream"`
+	Lost       map[string]int64 `json:"lost"`
 }
 
 // ToxicStats is what one toxic did.
@@ -73,6 +85,9 @@ func (s *Server) showStats(w http.ResponseWriter, c call) error {
 		answer.Connections.Accepted, answer.Connections.Upstream = t.calls, t.upstream
 		answer.Connections.Open, answer.Connections.Ended = open, maps.Clone(t.ended)
 		answer.Bytes.Upstream, answer.Bytes.Downstream = t.bytesUp, t.bytesDown
+		if d := t.datagrams; d != nil {
+			answer.Datagrams = &DatagramStats{Upstream: d.Upstream, Downstream: d.Downstream, Lost: maps.Clone(d.Lost)}
+		}
 		for _, x := range inOrder(st.toxics) {
 			did := t.of(x.Name)
 			answer.Toxics = append(answer.Toxics, ToxicStats{
@@ -95,6 +110,7 @@ type totals struct {
 	bytesUp, bytesDown int64
 	ended              map[string]int64
 	toxics             map[string]*did // by name, of those that are there
+	datagrams          *DatagramStats  // nil: never a UDP proxy
 }
 
 // did is what a toxic did.
@@ -132,6 +148,16 @@ func (t *totals) add(s proxy.Stats) (open int) {
 	t.bytesDown += s.BytesDown
 	if t.ended == nil {
 		t.ended, t.toxics = map[string]int64{}, map[string]*did{}
+	}
+	if d := s.Datagrams; d != nil {
+		if t.datagrams == nil {
+			t.datagrams = &DatagramStats{Lost: map[string]int64{}}
+		}
+		t.datagrams.Upstream += int64(d.Up)
+		t.datagrams.Downstream += int64(d.Down)
+		for why, n := range d.Lost {
+			t.datagrams.Lost[why] += int64(n)
+		}
 	}
 	for class, n := range s.Answers {
 		t.ended[class] += int64(n)
