@@ -89,7 +89,7 @@ var kinds = []kind{
 	{"reorder", read[ReorderToxic], "datagrams overtake those that a latency delays, or, without one, are overtaken by the next", []Attribute{
 		{"wait", "ms", "for the next at most (0: 100)", true},
 	}, "", true},
-	{"reset", read[ResetNowToxic], "RST to both sides, at once, or", []Attribute{
+	{"reset", read[ResetNowToxic], "RST to both sides: at once, after so many bytes, or by the clock", []Attribute{
 		afterBytes,
 		{"wait", "ms", "tcp: so long after the connection opened or the toxic came", true},
 	}, "", true},
