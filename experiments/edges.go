@@ -111,6 +111,9 @@ func edgeEvent(name string, s proxy.Stats) *journal.Edge {
 		Edge: name, Calls: s.Calls, Answers: s.Answers, Upstream: s.Upstream, Open: s.Open,
 		BytesUp: s.BytesUp, BytesDown: s.BytesDown, Latency: s.Latency.Encode(),
 	}
+	if d := s.Datagrams; d != nil {
+		event.DatagramsUp, event.DatagramsDown, event.Lost = d.Up, d.Down, d.Lost
+	}
 	for rule, did := range s.Rules {
 		if event.Faults == nil {
 			event.Faults = map[string]journal.EdgeFault{}

@@ -296,16 +296,28 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 			target = f.Spec.Partition.String()
 		}
 		kind, _ := f.Spec.Kind()
-		asked := f.Spec.Asked()
+		asked, udp := f.Spec.Asked(), p.onUDP(f)
+		if udp {
+			asked = f.Spec.AskedOnUDP()
+		}
 		if _, ok := asked["down_s"]; ok {
 			asked["down_s"] = f.For.Seconds()
 		}
 		h.Faults = append(h.Faults, verdict.Fault{
 			Name: f.Spec.Name, Kind: kind.Verb, Target: target, Edges: f.Edges,
-			At: f.At, For: f.For, When: when(f.Spec), Asked: asked,
+			At: f.At, For: f.For, When: when(f.Spec), Asked: asked, UDP: udp,
 		})
 	}
 	return h
+}
+
+// onUDP tells whether a fault is on UDP edges, and on nothing else.
+func (p *Plan) onUDP(f faults.Fault) bool {
+	return len(f.Edges) > 0 && !slices.ContainsFunc(f.Edges, func(name string) bool {
+		caller, callee, _ := topology.ParseEdge(name) // as the plan wrote it
+		e, _ := p.Topology.Edge(caller, callee)
+		return e.Protocol != topology.UDP
+	})
 }
 
 // when is a fault's conditions, for the judge.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/chaosctl/chaosctl/faults/proxy"
 )
 
 // Kind is the row of Kinds that the spec's verb stands for; false unless exactly
@@ -30,6 +32,7 @@ func (s Spec) verbs() []string {
 		{"slow_connect", s.SlowConnect != nil}, {"slow_close", s.SlowClose != nil}, {"bandwidth", s.Bandwidth != nil},
 		{"slice", s.Slice != nil}, {"loss", s.Loss != nil}, {"corrupt", s.Corrupt != nil}, {"limit", s.Limit != nil},
 		{"abort", s.Abort != nil}, {"reshape", s.Reshape != nil},
+		{"duplicate", s.Duplicate != nil}, {"reorder", s.Reorder != nil},
 		{"partition", s.Partition != nil}, {"kill", s.Kill != nil}, {"pause", s.Pause != nil}, {"restart", s.Restart != nil},
 	} {
 		if v.set {
@@ -65,15 +68,19 @@ func (s Spec) Scaled(scale func(time.Duration) time.Duration) Spec {
 	return s
 }
 
-// Needs is what kind of edge the fault works on alone (OnHTTPEdge, OnTCPEdge; ""
-// where on any), the path inside the spec that says so, and what to write on
+// Needs is what kind of edge the fault works on alone (OnHTTPEdge, OnTCPEdge, OnUDPEdge;
+// "" where on any; for UDP edges there is more in OnUDP), the path inside the spec that says so, and what to write on
 // another edge.
 func (s Spec) Needs() (on, path, instead string) {
 	k, _ := s.Kind()
 	switch {
 	case s.Reset != nil && s.Reset.Wait > 0:
 		return OnTCPEdge, "reset.wait", "use reset with after, or without, which any edge can have"
-	case k.On == OnHTTPEdge || k.On == OnTCPEdge:
+	case s.Latency != nil && s.Latency.KeepOrder:
+		return OnUDPEdge, "latency.keep_order", "leave keep_order out: order is kept where bytes are a stream"
+	case s.Bandwidth != nil && s.Bandwidth.Queue > 0:
+		return OnUDPEdge, "bandwidth.queue", "leave queue out: nothing is dropped where bytes are a stream"
+	case k.On == OnHTTPEdge || k.On == OnTCPEdge || k.On == OnUDPEdge:
 		return k.On, k.Verb, k.Instead
 	case s.Match != nil:
 		return OnHTTPEdge, "match", "leave match out: other bytes are no requests"
@@ -81,6 +88,36 @@ func (s Spec) Needs() (on, path, instead string) {
 		return OnHTTPEdge, "latency.where", "leave where out: every byte is held back"
 	}
 	return "", "", ""
+}
+
+// OnUDP tells why the fault cannot be on a UDP edge, and the path inside the spec that
+// says so; nil where it can.
+func (s Spec) OnUDP() (path string, err error) {
+	s.Name = "-"
+	err = (Fault{Spec: s}).rule().On(proxy.UDP)
+	if err == nil {
+		return "", nil
+	}
+	path = "match"
+	if s.Match == nil {
+		k, _ := s.Kind()
+		path = k.Verb
+	}
+	return path, errors.New(strings.TrimPrefix(err.Error(), `rule "-": `))
+}
+
+// AskedOnUDP is Asked of a fault on a UDP edge: there, what a loss hits is lost, so that
+// its share is a share of the datagrams; loss_correlation says how they depend on each
+// other.
+func (s Spec) AskedOnUDP() map[string]float64 {
+	asked := s.Asked()
+	if l := s.Loss; l != nil {
+		asked["ratio"] *= float64(l.Percent)
+		if l.Correlation > 0 {
+			asked["loss_correlation"] = float64(l.Correlation)
+		}
+	}
+	return asked
 }
 
 // Asked is what the fault is meant to do, in the units of the positive control:
@@ -273,6 +310,9 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 			report("bandwidth.rate", "rate is %s: write how much passes per second, above 0 and at most 1000GB/s, like 100KB/s", b.Rate)
 		}
 		direction("bandwidth", b.Direction, eitherWay...)
+		if b.Queue < 0 {
+			report("bandwidth.queue", "queue is %d bytes: it cannot be below 0", int64(b.Queue))
+		}
 	}
 	if l := s.Slice; l != nil {
 		percent("slice", l.Percent)
@@ -307,6 +347,17 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	}
 	if r := s.Reshape; r != nil {
 		percent("reshape", r.Percent)
+	}
+	if d := s.Duplicate; d != nil {
+		share("duplicate.percent", d.Percent, "of the datagrams is sent twice, like 5%", report)
+		direction("duplicate", d.Direction, eitherWay...)
+	}
+	if o := s.Reorder; o != nil {
+		share("reorder.percent", o.Percent, "of the datagrams changes places, like 5%", report)
+		direction("reorder", o.Direction, eitherWay...)
+		if o.Wait != nil && *o.Wait <= 0 {
+			report("reorder.wait", "wait is %s: write how long a datagram waits for the next one at most, like 50ms, or leave it out", *o.Wait)
+		}
 	}
 	if p := s.Partition; p != nil {
 		p.check(report)
@@ -381,7 +432,7 @@ func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 		case !c.set || kind.Verb == "" || kind.Takes(c.name):
 		case c.name == "match" && kind.On == OnEdge:
 			report(c.name, "%s takes no match: it strikes before there is a request to look at", kind.Verb)
-		case c.name == "match" && kind.On == OnTCPEdge:
+		case c.name == "match" && (kind.On == OnTCPEdge || kind.On == OnUDPEdge):
 			report(c.name, "%s takes no match: it is about bytes, not requests", kind.Verb)
 		case kind.On == OnService:
 			report(c.name, "%s is for faults on edges: %s acts on a service, not on calls", c.name, kind.Verb)

@@ -63,7 +63,7 @@ func (f Fault) rule() proxy.Rule {
 	case s.Latency != nil:
 		l := s.Latency
 		r.Percent = l.Percent.or(1)
-		r.Latency = &proxy.Latency{Delay: l.Delay, Jitter: l.Jitter, Distribution: l.Distribution, Direction: l.Direction, Where: proxy.Where(l.Where)}
+		r.Latency = &proxy.Latency{Delay: l.Delay, Jitter: l.Jitter, Distribution: l.Distribution, Direction: l.Direction, Where: proxy.Where(l.Where), KeepOrder: l.KeepOrder}
 	case s.Error != nil:
 		r.Percent = s.Error.Percent.or(1)
 		r.Error = &proxy.Error{Status: s.Error.status(), Body: s.Error.Body}
@@ -90,7 +90,7 @@ func (f Fault) rule() proxy.Rule {
 		r.SlowClose = &proxy.SlowClose{Delay: s.SlowClose.Delay, Direction: direction(s.SlowClose.Direction)}
 	case s.Bandwidth != nil:
 		r.Percent = s.Bandwidth.Percent.or(1)
-		r.Bandwidth = &proxy.Bandwidth{BytesPerS: int64(s.Bandwidth.Rate), Shared: s.Bandwidth.Shared, Direction: direction(s.Bandwidth.Direction)}
+		r.Bandwidth = &proxy.Bandwidth{BytesPerS: int64(s.Bandwidth.Rate), Shared: s.Bandwidth.Shared, Direction: direction(s.Bandwidth.Direction), Queue: int64(s.Bandwidth.Queue)}
 	case s.Slice != nil:
 		l := s.Slice
 		r.Percent = l.Percent.or(1)
@@ -111,6 +111,12 @@ func (f Fault) rule() proxy.Rule {
 	case s.Reshape != nil:
 		r.Percent = s.Reshape.Percent.or(1)
 		r.Reshape = &proxy.Reshape{Request: s.Reshape.Request.lines(), Answer: s.Reshape.Answer.lines()}
+	case s.Duplicate != nil:
+		r.Percent = float64(s.Duplicate.Percent)
+		r.Duplicate = &proxy.Duplicate{Direction: direction(s.Duplicate.Direction)}
+	case s.Reorder != nil:
+		r.Percent = float64(s.Reorder.Percent)
+		r.Reorder = &proxy.Reorder{Wait: or(s.Reorder.Wait, 0), Direction: direction(s.Reorder.Direction)}
 	case s.Partition != nil:
 		r.Blackhole = &proxy.Cut{}
 	}

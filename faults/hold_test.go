@@ -511,12 +511,18 @@ func TestRules(t *testing.T) {
 		}
 		r.Match = proxy.Match{Host: "*.shop", Headers: []proxy.Field{{Name: "X-Debug"}, {Name: "X-Tenant", Value: "blue*"}}}
 	})
+	add("twice", share(0.05), func(r *proxy.Rule) { r.Duplicate = &proxy.Duplicate{Direction: proxy.Answer} })
+	add("shuffled", share(0.25), func(r *proxy.Rule) { r.Reorder = &proxy.Reorder{Wait: 20 * time.Millisecond} })
 	add("split", share(1), func(r *proxy.Rule) { r.Blackhole = &proxy.Cut{} })
 	quiet := Spec{Name: "quiet", Silence: &Silence{}}
 	add("quiet", share(1), func(r *proxy.Rule) { r.Silence = &proxy.Silence{Direction: proxy.Answer} })
 	late := Spec{Name: "late", Reset: &Reset{Wait: time.Second}}
 	add("late", share(1), func(r *proxy.Rule) { r.Reset = &proxy.Cut{Wait: time.Second} })
-	for _, s := range append(slices.Clone(every[:16]), quiet, late) {
+	steady := Spec{Name: "steady", Latency: &Latency{Delay: time.Second, KeepOrder: true}}
+	add("steady", share(1), func(r *proxy.Rule) { r.Latency = &proxy.Latency{Delay: time.Second, KeepOrder: true} })
+	thin := Spec{Name: "thin", Bandwidth: &Bandwidth{Rate: 1000, Queue: 2000}}
+	add("thin", share(1), func(r *proxy.Rule) { r.Bandwidth = &proxy.Bandwidth{BytesPerS: 1000, Queue: 2000} })
+	for _, s := range append(slices.Clone(every[:18]), quiet, late, steady, thin) {
 		got := Fault{Spec: s, Seed: 7}.rule()
 		if d := cmp.Diff(want[s.Name], got); d != "" {
 			t.Errorf("%s: %s", s.Name, d)

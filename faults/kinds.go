@@ -5,6 +5,7 @@ const (
 	OnEdge     = "edge"
 	OnHTTPEdge = "HTTP edge"
 	OnTCPEdge  = "TCP edge"
+	OnUDPEdge  = "UDP edge"
 	OnService  = "service"
 	OnServices = "set of services"
 )
@@ -16,6 +17,7 @@ type Kind struct {
 	Summary string
 	Needs   string  // capabilities of the runtime, "" where the proxies suffice
 	Instead string  // what to write on an edge of another kind than On, "" where On has all
+	UDP     string  // what it means on UDP edges; "" where it cannot be there, or to be on an edge of any kind is the same
 	Instant bool    // has its own end, so `for` means nothing to it
 	Fields  []Field // under the verb, beside target, at and for
 
@@ -32,7 +34,7 @@ type Field struct {
 }
 
 var (
-	percentField   = Field{"percent", "percent", "100", "share of the requests to hit; of the connections on tcp edges"}
+	percentField   = Field{"percent", "percent", "100", "share of the requests to hit; of the connections on tcp edges, of the datagrams on udp edges"}
 	ofConnections  = Field{"percent", "percent", "100", "share of the connections to hit"}
 	afterField     = Field{"after", "bytes", "0 B", "strike when so many bytes of the answer have passed"}
 	pickField      = Field{"pick", "pick", "1", "how many instances: a number, 50%, or all"}
@@ -41,13 +43,13 @@ var (
 )
 
 // Conditions stand beside the verb of a fault on an edge, and say which calls
-// (connections on tcp edges) it is about, and when; percent is of those. A
+// (connections on tcp edges, datagrams on udp edges) it is about, and when; percent is of those. A
 // partition, which is to cut off everything, takes pulse alone.
 var Conditions = []Field{
 	{"match", "{ method, path, host, headers }", "all", "on HTTP edges: which requests it is about; method is a list, in the others * stands for any characters"},
 	{"pulse", "{ active, pause }", "always on", "at work for `active`, then not for `pause`, in turn, as if it were injected and reverted each time"},
 	{"ramp", "duration", "0s", "how long percent takes to grow from 0 to its full value"},
-	{"first", "number", "all", "how many calls it is about, of those that begin after it was injected"},
+	{"first", "number", "all", "how many calls it is about, of those that begin after it was injected; on udp edges, how many datagrams of each direction"},
 	{"every", "number", "1", "of those calls, only the n-th, 2n-th, …"},
 	{"from", "addresses", "any", "where callers call from: 10.0.0.0/8, or one address"},
 }
@@ -59,7 +61,7 @@ func (k Kind) Takes(condition string) bool {
 		return false
 	case OnServices:
 		return condition == "pulse"
-	case OnTCPEdge:
+	case OnTCPEdge, OnUDPEdge:
 		return condition != "match"
 	}
 	return condition != "match" || k.Verb != "refuse" && k.Verb != "slow_connect"
@@ -70,6 +72,7 @@ var Kinds = []Kind{
 	{
 		Verb: "latency", On: OnEdge, inject: onEdges,
 		Summary: "Holds every call back once, by delay ± jitter; on tcp edges every byte, order kept.",
+		UDP:     "every datagram by itself: with a jitter they overtake one another",
 		Fields: []Field{
 			{"delay", "duration", "", "how long, on average, under every distribution"},
 			{"jitter", "duration", "0s", "uniform: at most so much more or less; normal, pareto: standard deviation; exponential: none, its standard deviation is the delay"},
@@ -77,6 +80,7 @@ var Kinds = []Kind{
 			percentField,
 			oneWay,
 			{"where", "text", "head", "HTTP edges: what waits, all of the message from its head on, or only its body"},
+			{"keep_order", "yes or no", "false", "udp edges: true: a datagram waits for the one before it of the same caller and direction"},
 		},
 	},
 	{
@@ -99,6 +103,7 @@ var Kinds = []Kind{
 	{
 		Verb: "blackhole", On: OnEdge, inject: onEdges,
 		Summary: "Lets nothing pass any more, either way, and says nothing: the caller waits.",
+		UDP:     "the datagrams that it hits, of both directions, are dropped; after is for streams",
 		Fields:  []Field{percentField, afterField},
 	},
 	{
@@ -113,6 +118,7 @@ var Kinds = []Kind{
 	{
 		Verb: "refuse", On: OnEdge, inject: onEdges,
 		Summary: "Turns new connections away; open ones go on.",
+		UDP:     "the port is as if closed, for everybody (ICMP \"port unreachable\"): no percent, and of the conditions only pulse; what is counted is one probe of our own",
 		Fields:  []Field{{"percent", "percent", "100", "share of the new connections to turn away"}},
 	},
 	{
@@ -131,10 +137,12 @@ var Kinds = []Kind{
 	{
 		Verb: "bandwidth", On: OnEdge, inject: onEdges,
 		Summary: "Lets so much through per second, on each connection or all together, in each direction.",
+		UDP:     "per caller, or all together, and what finds the queue full is dropped",
 		Fields: []Field{
 			{"rate", "rate", "", "like 100KB/s"},
 			{"shared", "yes or no", "false", "true: the connections share it; false: it is each one's own"},
 			percentField, directionField,
+			{"queue", "bytes", "what passes in 100 ms, at least 64 KiB", "udp edges: how much waits at most"},
 		},
 	},
 	{
@@ -150,6 +158,7 @@ var Kinds = []Kind{
 	{
 		Verb: "loss", On: OnEdge, inject: onEdges,
 		Summary: "Does to the stream what lost packets do: a chunk, and all behind it, is late by 200 ms, doubled with each loss in a row.",
+		UDP:     "datagrams are lost; percent is the share of them",
 		Fields: []Field{
 			{"percent", "percent", "", "share of the chunks to lose: of what is ready to go at once, at most 64 KiB"},
 			{"correlation", "percent", "0", "how likely a chunk's fate is that of the one before; the share stays the same, losses come in bursts"},
@@ -159,14 +168,16 @@ var Kinds = []Kind{
 	{
 		Verb: "corrupt", On: OnEdge, inject: onEdges,
 		Summary: "Flips bits; lengths stay as they are. On HTTP edges in bodies only.",
+		UDP:     "in what datagrams carry",
 		Fields: []Field{
 			{"percent", "percent", "", "share of the bytes in which one bit is flipped"},
 			directionField,
 		},
 	},
 	{
-		Verb: "limit", On: OnTCPEdge, inject: onEdges, Instead: "use reset with after, which cuts answers short on any edge",
+		Verb: "limit", On: OnTCPEdge, inject: onEdges, Instead: "use reset with after, which cuts answers short on HTTP edges",
 		Summary: "Closes a connection, in order, when exactly so many bytes have passed since it was opened.",
+		UDP:     "a datagram with which more would have passed since its caller's session began is dropped; percent is of the sessions",
 		Fields: []Field{
 			{"bytes", "bytes", "", "0 B closes it at the first"},
 			ofConnections,
@@ -192,8 +203,26 @@ var Kinds = []Kind{
 		},
 	},
 	{
+		Verb: "duplicate", On: OnUDPEdge, inject: onEdges, Instead: "the bytes of a stream come once",
+		Summary: "Sends datagrams twice; each copy has its own delay.",
+		Fields: []Field{
+			{"percent", "percent", "", "share of the datagrams to send twice"},
+			directionField,
+		},
+	},
+	{
+		Verb: "reorder", On: OnUDPEdge, inject: onEdges, Instead: "the bytes of a stream come in order",
+		Summary: "Has datagrams change places: sent at once where a latency delays the others, else behind the next one of the same caller and direction.",
+		Fields: []Field{
+			{"percent", "percent", "", "share of the datagrams that change places"},
+			{"wait", "duration", "100ms", "where nothing is delayed: how long a datagram waits for the next one at most"},
+			directionField,
+		},
+	},
+	{
 		Verb: "partition", On: OnServices, inject: onEdges,
 		Summary: "Silences every edge between two sets of services, for open and new connections alike.",
+		UDP:     "every datagram is dropped",
 		Fields: []Field{
 			{"from", "list", "", "services on one side"},
 			{"to", "list", "", "services on the other"},

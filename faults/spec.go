@@ -38,6 +38,8 @@ type Spec struct {
 	Limit       *Limit       `yaml:"limit,omitempty" json:"limit,omitempty"`
 	Abort       *Abort       `yaml:"abort,omitempty" json:"abort,omitempty"`
 	Reshape     *Reshape     `yaml:"reshape,omitempty" json:"reshape,omitempty"`
+	Duplicate   *Duplicate   `yaml:"duplicate,omitempty" json:"duplicate,omitempty"`
+	Reorder     *Reorder     `yaml:"reorder,omitempty" json:"reorder,omitempty"`
 	Partition   *Partition   `yaml:"partition,omitempty" json:"partition,omitempty"`
 	Kill        *Kill        `yaml:"kill,omitempty" json:"kill,omitempty"`
 	Pause       *Pause       `yaml:"pause,omitempty" json:"pause,omitempty"`
@@ -70,7 +72,8 @@ type Pulse struct {
 
 // Latency adds Delay, give or take what Jitter and Distribution say, once per
 // call, to the answer unless Direction says "request". On tcp edges it holds back
-// every byte by that much, order kept. The mean is Delay under every
+// every byte by that much, order kept; on udp edges every datagram, which then overtake
+// one another unless KeepOrder. The mean is Delay under every
 // distribution; see proxy.Latency for the laws.
 type Latency struct {
 	Delay        time.Duration `yaml:"delay,omitempty" json:"delay"`
@@ -79,6 +82,7 @@ type Latency struct {
 	Percent      *Percent      `yaml:"percent,omitempty" json:"percent,omitempty"`           // default 100
 	Direction    string        `yaml:"direction,omitempty" json:"direction,omitempty"`       // answer (default) | request
 	Where        string        `yaml:"where,omitempty" json:"where,omitempty"`               // HTTP edges: head (default) | body
+	KeepOrder    bool          `yaml:"keep_order,omitempty" json:"keep_order,omitempty"`     // UDP edges
 }
 
 // Error answers with Status instead of asking the callee. HTTP edges only.
@@ -137,6 +141,7 @@ type Bandwidth struct {
 	Shared    bool     `yaml:"shared,omitempty" json:"shared,omitempty"`
 	Percent   *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
 	Direction string   `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+	Queue     Bytes    `yaml:"queue,omitempty" json:"queue,omitempty"`         // UDP edges: bytes that wait at most
 }
 
 // Slice sends bytes in pieces of Average ± Variation, with Delay between two.
@@ -150,7 +155,8 @@ type Slice struct {
 
 // Loss is what loss of packets does to a stream of bytes: the chunk that is hit,
 // and all behind it, comes late by a retransmission timeout. Percent is of the
-// chunks; Correlation is how likely a chunk's fate is that of the one before.
+// chunks; Correlation is how likely a chunk's fate is that of the one before. On UDP
+// edges it is of datagrams, which are lost.
 type Loss struct {
 	Percent     Percent `yaml:"percent,omitempty" json:"percent"`
 	Correlation Percent `yaml:"correlation,omitempty" json:"correlation,omitempty"`
@@ -164,8 +170,8 @@ type Corrupt struct {
 	Direction string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
 }
 
-// Limit closes a connection, in order, when so many bytes have passed. TCP edges
-// only.
+// Limit closes a connection, in order, when so many bytes have passed; on UDP edges,
+// what does not fit into so many of a session is dropped. TCP and UDP edges only.
 type Limit struct {
 	Bytes     *Bytes   `yaml:"bytes,omitempty" json:"bytes"` // 0 B: at the first byte
 	Percent   *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
@@ -193,6 +199,21 @@ type Edit struct {
 	Remove []string          `yaml:"remove,omitempty" json:"remove,omitempty"`
 	Set    map[string]string `yaml:"set,omitempty" json:"set,omitempty"`
 	Add    map[string]string `yaml:"add,omitempty" json:"add,omitempty"`
+}
+
+// Duplicate sends so large a share of the datagrams twice. UDP edges only.
+type Duplicate struct {
+	Percent   Percent `yaml:"percent,omitempty" json:"percent"`
+	Direction string  `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
+}
+
+// Reorder has so large a share of the datagrams change places: ahead of those that a
+// latency delays, or, where none does, behind the next, if that comes within Wait. UDP
+// edges only.
+type Reorder struct {
+	Percent   Percent        `yaml:"percent,omitempty" json:"percent"`
+	Wait      *time.Duration `yaml:"wait,omitempty" json:"wait,omitempty"`           // default 100ms
+	Direction string         `yaml:"direction,omitempty" json:"direction,omitempty"` // both (default) | request | answer
 }
 
 // Partition silences every edge from a service of From to one of To

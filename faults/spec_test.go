@@ -42,6 +42,8 @@ var every = []Spec{
 	{Name: "elsewhere", Target: "orders -> payments", Reshape: &Reshape{
 		Request: &Edit{Remove: []string{"Cookie"}, Set: map[string]string{"Host": "other:80"}}, Answer: &Edit{Add: map[string]string{"Retry-After": "5", "A": "1"}},
 	}, Match: &Match{Host: "*.shop", Headers: map[string]string{"X-Tenant": "blue*", "X-Debug": ""}}},
+	{Name: "twice", Target: "orders -> names", Duplicate: &Duplicate{Percent: 0.05, Direction: "answer"}},
+	{Name: "shuffled", Target: "orders -> names", Reorder: &Reorder{Percent: 0.25, Wait: ptr(20 * time.Millisecond)}},
 	{Name: "split", Partition: &Partition{From: []string{"orders"}, To: []string{"payments", "stock"}}},
 	{Name: "die", Target: "stock", Kill: &Kill{}},
 	{Name: "freeze", Target: "stock", Pause: &Pause{Pick: Pick{All: true}}},
@@ -71,6 +73,17 @@ func TestTheTableOfKindsIsComplete(t *testing.T) {
 		}
 		if _, fixed := s.Length(); fixed != k.Instant {
 			t.Errorf("%s: its length is fixed: %v, but instant: %v", k.Verb, fixed, k.Instant)
+		}
+		// What it means on UDP edges is said where it can be there.
+		if k.On != OnService {
+			there := s
+			there.Match, there.From = nil, ""
+			if r := there.Refuse; r != nil {
+				there.Refuse = &Refuse{}
+			}
+			if _, err := there.OnUDP(); (err == nil) != (k.UDP != "" || k.On == OnUDPEdge) {
+				t.Errorf("%s on a UDP edge: %v; the table says %q", k.Verb, err, k.UDP)
+			}
 		}
 		// The fields of the table are those of the struct that scenarios fill.
 		var want, got []string
@@ -133,6 +146,8 @@ func TestAsked(t *testing.T) {
 		{"ratio": 1, "limit_bytes": 0},
 		{"ratio": 0.5, "after_bytes": 1000, "close": 1},
 		{"ratio": 1},
+		{"ratio": 0.05},
+		{"ratio": 0.25},
 		{"ratio": 1},
 		{"instances": 1, "down_s": 1},
 		{},
@@ -162,7 +177,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		s    Spec
 		want []string
 	}{
-		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, abort, reshape, partition, kill, pause, restart`}},
+		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, abort, reshape, duplicate, reorder, partition, kill, pause, restart`}},
 		{Spec{Target: "a", Kill: &Kill{}, Pause: &Pause{}}, []string{`: 2 verbs (kill, pause): a fault has exactly one`}},
 		{Spec{Target: "stock", At: -1, For: ptr(time.Duration(0)), Latency: &Latency{Jitter: -1, Distribution: "gauss", Direction: "up", Percent: ptr(Percent(2))}}, []string{
 			`target: latency is for an edge, and "stock" is none`, `at: at is -1ns`, `for: for is 0s`, `latency.percent: percent is 200`,
@@ -198,6 +213,10 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		{Spec{Error: &Error{Status: 99, Percent: ptr(Percent(0))}}, []string{`target: error needs a target: an edge`, `error.percent: percent is 0: a fault that hits nothing`, `error.status: status is 99`}},
 		{Spec{Target: "a -> b", Reset: &Reset{After: -1, Percent: ptr(Percent(math.NaN()))}}, []string{`reset.percent: percent is NaN`, `reset.after: after is -1 bytes`}},
 		{Spec{Target: "a -> b", Bandwidth: &Bandwidth{}}, []string{`bandwidth.rate: rate is 0B/s`}},
+		{Spec{Target: "a -> b", Bandwidth: &Bandwidth{Rate: 1, Queue: -1}}, []string{`bandwidth.queue: queue is -1 bytes`}},
+		{Spec{Target: "a -> b", Duplicate: &Duplicate{Direction: "up"}}, []string{`duplicate.percent: percent is 0: write how large a share of the datagrams is sent twice`, `duplicate.direction: direction "up" is unknown`}},
+		{Spec{Target: "a -> b", Reorder: &Reorder{Percent: 2, Wait: ptr(time.Duration(0))}}, []string{`reorder.percent: percent is 200`, `reorder.wait: wait is 0s`}},
+		{Spec{Target: "a -> b", Reorder: &Reorder{Percent: 1}, Match: &Match{Path: "/"}}, []string{`match: reorder takes no match: it is about bytes`}},
 		{Spec{Target: "x", Partition: &Partition{From: []string{"a", "a"}, Direction: "back"}}, []string{
 			`target: partition names its services in from and to`, `partition.from: "a" stands there twice`, `partition.to: to is empty`, `partition.direction: direction "back" is unknown`}},
 		{Spec{Partition: &Partition{From: []string{"a"}, To: []string{"a", "b -> c"}}}, []string{`partition.to: "b -> c" is not a service`, `partition.to: "a" is on both sides`}},

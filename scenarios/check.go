@@ -288,11 +288,21 @@ func (c *checker) fault(s faults.Spec) {
 // protocol refuses a fault on an edge that carries what it cannot work on.
 func (c *checker) protocol(at, who string, s faults.Spec, e topology.Edge) {
 	needs, path, instead := s.Needs()
-	carries := map[string]topology.Protocol{faults.OnHTTPEdge: topology.HTTP, faults.OnTCPEdge: topology.TCP}[needs]
+	if e.Protocol == topology.UDP {
+		if path, err := s.OnUDP(); err != nil {
+			c.doc.Report(at+"."+path, "", "%s: %q carries udp: %v", who, e.Name(), err)
+		}
+		return
+	}
+	carries := map[string]topology.Protocol{faults.OnHTTPEdge: topology.HTTP, faults.OnTCPEdge: topology.TCP, faults.OnUDPEdge: topology.UDP}[needs]
 	if needs == "" || carries == e.Protocol {
 		return
 	}
 	what := strings.ReplaceAll(path, ".", " with ")
+	if carries == topology.UDP {
+		c.doc.Report(at+"."+path, instead, "%s: %s is about datagrams and needs a udp edge; %q carries %s", who, what, e.Name(), e.Protocol)
+		return
+	}
 	if carries == topology.HTTP {
 		c.doc.Report(at+"."+path, instead, "%s: %s answers HTTP requests, and the edge %q carries %s", who, what, e.Name(), e.Protocol)
 		return

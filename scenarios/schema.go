@@ -210,9 +210,9 @@ var textForms = map[reflect.Type]form{
 var shortForms = map[reflect.Type]form{
 	reflect.TypeFor[loadgen.Request]():      {pattern: `^\s*\S+\s+/.*$`, examples: []any{"POST /checkout"}},
 	reflect.TypeFor[loadgen.SessionStep]():  {pattern: `^\s*\S+\s+/.*$`, examples: []any{"GET /orders/{{.order}}"}},
-	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp)\s*$`, examples: []any{"GET /healthz", "tcp"}},
 	reflect.TypeFor[targets.TLSSpec]():      {pattern: `^(tls|plain|passthrough)$`, examples: []any{"tls", "plain", "passthrough"}},
 	reflect.TypeFor[targets.AbsentSpec]():   {pattern: `^(refused|[2-5][0-9]{2})$`, numbers: true, examples: []any{503, "refused"}},
+	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp|udp)\s*$`, examples: []any{"GET /healthz", "tcp", "udp"}},
 	reflect.TypeFor[pattern.Spec]():         {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.RetrySpec]():    {pattern: modes, examples: []any{"off", "textbook", "hardened"}},
 	reflect.TypeFor[pattern.BreakerSpec]():  {pattern: modes, examples: []any{"off", "textbook", "hardened"}},

@@ -202,6 +202,9 @@ func (in *instance) awaitReady(ctx context.Context, address string, p *process.P
 		}
 	}
 	err := probe.Until(asking, func(ctx context.Context) error {
+		if in.service.Ready.UDP {
+			return probe.UDP(ctx, address)
+		}
 		return probe.Ask(ctx, address, in.service.Ready.Path, secure)
 	})
 	if p != nil {
@@ -217,8 +220,8 @@ func (in *instance) awaitReady(ctx context.Context, address string, p *process.P
 	case ctx.Err() != nil:
 		return fmt.Errorf("not ready yet: %w", context.Cause(ctx))
 	case len(in.service.Command) > 0:
-		return fmt.Errorf("not ready within %s: %w (it is to listen on 127.0.0.1:%d, which is ${port} in its command and $PORT in its environment)",
-			in.patience(), err, in.port)
+		return fmt.Errorf("not ready within %s: %w (it is to listen on %s127.0.0.1:%d, which is ${port} in its command and $PORT in its environment)",
+			in.patience(), err, map[bool]string{true: "UDP "}[in.service.UDP], in.port)
 	}
 	return fmt.Errorf("not ready within %s: %w", in.patience(), err)
 }
@@ -263,12 +266,12 @@ func (in *instance) command() (process.Command, error) {
 		return command, err
 	}
 	if in.port == 0 {
-		port, err := process.FreePort()
+		port, err := process.FreePort(in.service.UDP)
 		if err != nil {
 			return command, err
 		}
 		in.port = port
-	} else if err := process.PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(in.port))); err != nil {
+	} else if err := process.PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(in.port)), in.service.UDP); err != nil {
 		return command, fmt.Errorf("its port %d is taken: %w", in.port, err)
 	}
 	value := func(word string) (string, error) {

@@ -36,7 +36,8 @@ type Spec struct {
 // running at Address. Edges come from the ${edge.NAME} it uses in command and env.
 //
 // In command and env, ${port} is the port of 127.0.0.1 on which the service is to
-// listen (also in $PORT; the same after every restart), ${data} is a folder of its
+// listen (also in $PORT; the same after every restart; with protocol udp it is free for
+// TCP too, so that a service can have both), ${data} is a folder of its
 // own (kept over restarts, removed with the system), ${self} is the program of
 // chaosctl, ${ca} is a file with the certificate that the run's proxies are to be
 // trusted by, and ${edge.NAME} is host:port
@@ -47,31 +48,34 @@ type ServiceSpec struct {
 	Env      map[string]string `yaml:"env" json:"env,omitempty"`
 	Dir      string            `yaml:"dir" json:"dir,omitempty"`
 	Ready    *ReadySpec        `yaml:"ready" json:"ready,omitempty"`
-	Protocol string            `yaml:"protocol" json:"protocol,omitempty"` // of the edges into it: http (default) | tcp
 	TLS      *TLSSpec          `yaml:"tls" json:"tls,omitempty"`           // nil: it speaks plainly
 	Absent   *AbsentSpec       `yaml:"absent" json:"absent,omitempty"`     // nil: there is one
+	Protocol string            `yaml:"protocol" json:"protocol,omitempty"` // of the edges into it: http (default) | tcp | udp
 }
 
-// ReadySpec is "GET /healthz", "tcp", or a mapping with a timeout (default 10s).
+// ReadySpec is "GET /healthz", "tcp", "udp", or a mapping with a timeout (default 10s).
+// Without a path, Over says what is asked: whether a TCP connection is accepted, or
+// whether a UDP port is open; by default, what the service's protocol is.
 type ReadySpec struct {
 	Path    string        `yaml:"path" json:"path,omitempty"`
+	Over    string        `yaml:"over" json:"over,omitempty"` // tcp | udp
 	Timeout time.Duration `yaml:"timeout" json:"timeout,omitempty"`
 }
 
 // readyWithin is how long a service may take to become ready, unless it says.
 const readyWithin = 10 * time.Second
 
-// ParseShort reads "GET /healthz" or "tcp".
+// ParseShort reads "GET /healthz", "tcp" or "udp".
 func (r *ReadySpec) ParseShort(text string) error {
 	method, path, _ := strings.Cut(strings.TrimSpace(text), " ")
 	path = strings.TrimSpace(path)
 	switch {
-	case method == "tcp" && path == "":
-		*r = ReadySpec{}
+	case (method == "tcp" || method == "udp") && path == "":
+		*r = ReadySpec{Over: method}
 	case method == "GET" && strings.HasPrefix(path, "/") && !strings.ContainsAny(path, " \t\r\n"):
 		*r = ReadySpec{Path: path}
 	default:
-		return fmt.Errorf(`%q is no readiness check: write "GET /path" (answered 2xx or 3xx), tcp (accepts a connection), or a mapping like { path: /healthz, timeout: 20s }`, text)
+		return fmt.Errorf(`%q is no readiness check: write "GET /path" (answered 2xx or 3xx), tcp (accepts a connection), udp (the port is open), or a mapping like { path: /healthz, timeout: 20s }`, text)
 	}
 	return nil
 }
@@ -217,11 +221,19 @@ func (s Spec) checkService(name string, report func(path, format string, args ..
 	s.checkTLS(name, report)
 	s.checkAbsent(name, report)
 	switch topology.Protocol(v.Protocol) {
-	case "", topology.HTTP, topology.TCP:
+	case "", topology.HTTP, topology.TCP, topology.UDP:
 	default:
-		report(join(path, "protocol"), "protocol %q is unknown: write http or tcp", v.Protocol)
+		report(join(path, "protocol"), "protocol %q is unknown: write http, tcp or udp", v.Protocol)
 	}
 	if r := v.Ready; r != nil {
+		switch {
+		case r.Over != "" && r.Over != "tcp" && r.Over != "udp":
+			report(join(path, "ready.over"), "over %q is unknown: write tcp or udp", r.Over)
+		case r.Over == "udp" && topology.Protocol(v.Protocol) != topology.UDP:
+			report(join(path, "ready"), "ready: udp is for services with protocol: udp; this one has a TCP port")
+		case r.Over != "" && r.Path != "":
+			report(join(path, "ready.over"), "both path and over: a path is asked by HTTP")
+		}
 		if r.Timeout < 0 {
 			report(join(path, "ready.timeout"), "timeout is %s: it cannot be below 0s", r.Timeout)
 		}
@@ -352,9 +364,12 @@ func (s Spec) Resolve() (topology.Topology, error) {
 		service := topology.Service{
 			Name: name, Command: slices.Clone(v.Command), Address: v.Address, Env: maps.Clone(v.Env), Dir: v.Dir,
 			Ready: topology.Ready{Timeout: readyWithin}, TLS: v.TLS.topology(), Absent: v.Absent.topology(),
+			UDP: topology.Protocol(v.Protocol) == topology.UDP,
 		}
+		service.Ready.UDP = service.UDP
 		if v.Ready != nil {
 			service.Ready.Path = v.Ready.Path
+			service.Ready.UDP = service.UDP && v.Ready.Path == "" && v.Ready.Over != "tcp"
 			if v.Ready.Timeout > 0 {
 				service.Ready.Timeout = v.Ready.Timeout
 			}

@@ -22,7 +22,7 @@ func problems(s Spec) []string {
 func TestCheckSaysEverythingAtOnce(t *testing.T) {
 	s := Spec{Runtime: "docker", Patterns: map[string]pattern.Spec{"a -> b": {}}, Services: map[string]ServiceSpec{
 		"a/b":   {Command: []string{""}},
-		"api":   {Command: []string{"x", "${prot}", "${edge.bank}", "${port"}, Env: map[string]string{"A=B": "x", "U": "${edge.}"}, Protocol: "udp"},
+		"api":   {Command: []string{"x", "${prot}", "${edge.bank}", "${port"}, Env: map[string]string{"A=B": "x", "U": "${edge.}"}, Protocol: "sctp"},
 		"both":  {Command: []string{"x"}, Address: "127.0.0.1:1"},
 		"far":   {Address: "example.com:80", Env: map[string]string{"A": "b"}, Dir: "/"},
 		"none":  {Ready: &ReadySpec{Path: "healthz", Timeout: -1}},
@@ -39,7 +39,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		`services.api.command[3]: "${port": ${ without }`,
 		`services.api.env.A=B: "A=B" is not a name for an environment variable`,
 		`services.api.env.U: ${edge.}: there is no service ""`,
-		`services.api.protocol: protocol "udp" is unknown: write http or tcp`,
+		`services.api.protocol: protocol "sctp" is unknown: write http, tcp or udp`,
 		`services.both.address: both command and address`,
 		`services.far.address: address "example.com:80" is not on this machine`,
 		`services.far.env: a service with an address is not started by us`,
@@ -135,7 +135,7 @@ func TestSettingsFollowPatternsAndTimescale(t *testing.T) {
 }
 
 func TestReadyShortForm(t *testing.T) {
-	for text, want := range map[string]ReadySpec{"tcp": {}, " GET  /healthz ": {Path: "/healthz"}} {
+	for text, want := range map[string]ReadySpec{"tcp": {Over: "tcp"}, "udp": {Over: "udp"}, " GET  /healthz ": {Path: "/healthz"}} {
 		var r ReadySpec
 		if err := r.ParseShort(text); err != nil || r != want {
 			t.Errorf("%q: %+v, %v", text, r, err)
@@ -144,6 +144,41 @@ func TestReadyShortForm(t *testing.T) {
 	for _, text := range []string{"", "GET", "GET healthz", "POST /x", "tcp 80", "GET /a b"} {
 		if err := new(ReadySpec).ParseShort(text); err == nil || !strings.Contains(err.Error(), `write "GET /path"`) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestUDPServices: whether a service has a UDP port decides how it is asked, and what
+// its edges carry.
+func TestUDPServices(t *testing.T) {
+	s := Spec{Services: map[string]ServiceSpec{
+		"api":   {Command: []string{"api", "${edge.names}", "${edge.clock}"}},
+		"names": {Command: []string{"names", "${port}"}, Protocol: "udp"},
+		"clock": {Command: []string{"clock", "${port}"}, Protocol: "udp", Ready: &ReadySpec{Over: "tcp"}},
+		"logs":  {Command: []string{"logs", "${port}"}, Protocol: "udp", Ready: &ReadySpec{Path: "/healthz"}},
+	}}
+	got, err := s.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][2]bool{"api": {}, "names": {true, true}, "clock": {true, false}, "logs": {true, false}} {
+		if v, _ := got.Service(name); v.UDP != want[0] || v.Ready.UDP != want[1] {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	for _, e := range got.Edges {
+		if e.Protocol != topology.UDP {
+			t.Errorf("%+v, want udp", e)
+		}
+	}
+	wrong := Spec{Services: map[string]ServiceSpec{
+		"a": {Address: "127.0.0.1:1", Ready: &ReadySpec{Over: "udp"}},
+		"b": {Address: "127.0.0.1:1", Ready: &ReadySpec{Over: "sctp"}},
+		"c": {Address: "127.0.0.1:1", Protocol: "udp", Ready: &ReadySpec{Over: "udp", Path: "/"}},
+	}}
+	for _, want := range []string{"services.a.ready: ready: udp is for services with protocol: udp", `services.b.ready.over: over "sctp" is unknown`, "services.c.ready.over: both path and over"} {
+		if !slices.ContainsFunc(problems(wrong), func(p string) bool { return strings.HasPrefix(p, want) }) {
+			t.Errorf("not reported: %s", want)
 		}
 	}
 }

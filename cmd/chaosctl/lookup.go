@@ -179,6 +179,9 @@ func printKind(cmd *cobra.Command, k faults.Kind) error {
 	if k.Instead != "" && err == nil {
 		_, err = fmt.Fprintf(w, "\nOn another edge: %s.\n", k.Instead)
 	}
+	if k.UDP != "" && err == nil {
+		_, err = fmt.Fprintf(w, "\nOn udp edges: %s.\n", k.UDP)
+	}
 	return err
 }
 

@@ -67,7 +67,8 @@ func newProxyServe() *cobra.Command {
 proxy, at the first SIGINT or SIGTERM: exit code 0.
 
 The config is Toxiproxy's: a JSON array of proxies. Each may have "toxics", which
-are at work before its first connection.
+are at work before its first connection, and a "protocol": http, where toxics are to
+see requests, or udp, as when an address begins with udp://.
 
 The seed decides which connections a toxicity below 1 hits; the same seed and the
 same calls hit the same ones. Without --seed one is drawn and said on stderr.
@@ -304,11 +305,22 @@ func (c *proxyClient) inspect() *cobra.Command {
 }
 
 func inspectText(w io.Writer, p toxiproxy.Proxy, stats *toxiproxy.Stats) {
-	fmt.Fprintf(w, "%s\t%s -> %s\t%s\n", p.Name, p.Listen, p.Upstream, enabledWord(p.Enabled))
+	fmt.Fprintf(w, "%s\t%s -> %s\t%s", p.Name, p.Listen, p.Upstream, enabledWord(p.Enabled))
+	if p.Protocol != "" {
+		fmt.Fprintf(w, ", %s", p.Protocol)
+	}
+	fmt.Fprintln(w)
 	if text := tlsText(p.TLS); text != "" {
 		fmt.Fprintf(w, "tls\t%s\n", text)
 	}
-	if stats != nil {
+	if stats != nil && stats.Datagrams != nil {
+		n, d := stats.Connections, stats.Datagrams
+		fmt.Fprintf(w, "clients\t%d now\ndatagrams\t%d came, %d passed upstream, %d downstream", n.Open, n.Accepted, d.Upstream, d.Downstream)
+		for _, why := range slices.Sorted(maps.Keys(d.Lost)) {
+			fmt.Fprintf(w, ", %d lost (%s)", d.Lost[why], why)
+		}
+		fmt.Fprintf(w, "\nbytes\t%d upstream, %d downstream\n", stats.Bytes.Upstream, stats.Bytes.Downstream)
+	} else if stats != nil {
 		n := stats.Connections
 		fmt.Fprintf(w, "connections\t%d accepted, %d open", n.Accepted, n.Open)
 		for _, how := range slices.Sorted(maps.Keys(n.Ended)) {
@@ -352,11 +364,27 @@ func shortSeconds(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond).String()
 }
 
+// attributeText writes attributes as -a takes them: "latency=100 match.path=/pay/*".
 func attributeText(attributes map[string]any) string {
 	var all []string
-	for _, k := range slices.Sorted(maps.Keys(attributes)) {
-		all = append(all, fmt.Sprintf("%s=%v", k, attributes[k]))
+	var visit func(prefix string, attributes map[string]any)
+	visit = func(prefix string, attributes map[string]any) {
+		for _, k := range slices.Sorted(maps.Keys(attributes)) {
+			switch v := attributes[k].(type) {
+			case map[string]any:
+				visit(prefix+k+".", v)
+			case []any:
+				var words []string
+				for _, w := range v {
+					words = append(words, fmt.Sprint(w))
+				}
+				all = append(all, prefix+k+"="+strings.Join(words, ","))
+			default:
+				all = append(all, fmt.Sprintf("%s%s=%v", prefix, k, v))
+			}
+		}
 	}
+	visit("", attributes)
 	if all == nil {
 		return "-"
 	}
@@ -432,16 +460,19 @@ func (c *proxyClient) ca() *cobra.Command {
 }
 
 func (c *proxyClient) create() *cobra.Command {
-	var listen, upstream string
+	var listen, upstream, protocol string
 	var secure proxyTLSFlags
 	cmd := c.command("create -u ADDRESS PROXY", "Create a proxy", cobra.ExactArgs(1), func(args []string) (any, func(io.Writer), error) {
 		t, err := secure.tls()
 		if err != nil {
 			return nil, nil, err
 		}
-		p, err := c.api.Create(c.ctx, toxiproxy.Proxy{Name: args[0], Listen: listen, Upstream: upstream, Enabled: true, TLS: t})
+		p, err := c.api.Create(c.ctx, toxiproxy.Proxy{Name: args[0], Listen: listen, Upstream: upstream, Enabled: true, TLS: t, Protocol: protocol})
 		if err == nil && t != nil && p.TLS == nil {
 			fmt.Fprintln(c.err, "warning: this server knows nothing of TLS: the proxy passes bytes on as they come")
+		}
+		if err == nil && protocol != "" && protocol != "tcp" && p.Protocol != protocol {
+			fmt.Fprintln(c.err, "warning: this server knows no protocols: the proxy carries tcp")
 		}
 		return p, func(w io.Writer) { fmt.Fprintf(w, "created %s: %s -> %s\n", p.Name, p.Listen, p.Upstream) }, err
 	})
@@ -452,6 +483,8 @@ func (c *proxyClient) create() *cobra.Command {
 	cmd.Example = `  chaosctl proxy create -l 127.0.0.1:26379 -u 127.0.0.1:6379 redis
   chaosctl proxy create -l unix:///tmp/pg.sock -u 10.0.0.1:5432,10.0.0.2:5432 postgres
   chaosctl proxy create -l 127.0.0.1:8443 -u api.example:443 --tls --upstream-ca ca.pem api`
+	cmd.Flags().StringVar(&protocol, "protocol", "", "what it carries: tcp (the default), http (toxics see requests), udp; for udp an address can begin with udp://")
+	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions([]string{"tcp", "http", "udp"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.MarkFlagRequired("upstream")
 	return cmd
 }
@@ -513,7 +546,7 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 
 func (c *proxyClient) toxic() *cobra.Command {
 	cmd := &cobra.Command{Use: "toxic", Aliases: []string{"t"}, Short: "Add, update or remove a toxic", Args: cobra.NoArgs}
-	cmd.AddCommand(c.toxicAdd(), c.toxicUpdate(), c.toxicRemove())
+	cmd.AddCommand(c.toxicAdd(), c.toxicUpdate(), c.toxicRemove(), toxicTypes())
 	return cmd
 }
 
@@ -532,7 +565,7 @@ func (f *toxicFlags) nameFlag(cmd *cobra.Command, usage string) {
 }
 
 func (f *toxicFlags) valueFlags(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVarP(&f.attributes, "attribute", "a", nil, "key=value, may be repeated")
+	cmd.Flags().StringArrayVarP(&f.attributes, "attribute", "a", nil, "key=value, may be repeated; dots lead into nested ones: match.path=/pay/*")
 	for _, name := range []string{"toxicity", "tox"} {
 		cmd.Flags().Float32Var(&f.toxicity, name, 1, "share of connections it hits, 0 to 1")
 	}
@@ -553,13 +586,58 @@ func (f *toxicFlags) toxic(cmd *cobra.Command) (toxiproxy.Toxic, error) {
 		if !ok || key == "" {
 			return t, usage(fmt.Errorf("-a %s: want key=value, like -a latency=100", a), "")
 		}
-		if n := json.Number(value); json.Valid([]byte(value)) && numeric(n) {
-			t.Attributes[key] = n
-		} else {
-			t.Attributes[key] = value // the server knows whether that will do
+		if err := setAttribute(t.Attributes, t.Type, key, value); err != nil {
+			return t, usage(fmt.Errorf("-a %s: %w", a, err), "")
 		}
 	}
 	return t, nil
+}
+
+// setAttribute puts an attribute of such a type of toxic where it belongs. What a value
+// is, the table of toxics says; of an attribute that is not in it, its looks.
+func setAttribute(into map[string]any, kind, path, value string) error {
+	attribute, key, known := toxiproxy.AttributeOf(kind, path)
+	steps := strings.Split(path, ".")
+	if known {
+		steps = strings.Split(attribute.Name, ".")
+	}
+	if key != "" { // a header's name can have dots
+		steps = append(steps, key)
+	}
+	for _, step := range steps[:len(steps)-1] {
+		inner, ok := into[step].(map[string]any)
+		if !ok {
+			if into[step] != nil {
+				return fmt.Errorf("%s has a value already", step)
+			}
+			inner = map[string]any{}
+			into[step] = inner
+		}
+		into = inner
+	}
+	last := steps[len(steps)-1]
+	n := json.Number(value)
+	isNumber := json.Valid([]byte(value)) && numeric(n)
+	switch {
+	case known && attribute.Type == "list":
+		list, _ := into[last].([]string)
+		into[last] = append(list, strings.Split(value, ",")...)
+	case known && attribute.Type == "yes or no":
+		yes, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("want true or false")
+		}
+		into[last] = yes
+	case known && (attribute.Type == "text" || key != ""):
+		into[last] = value
+	case isNumber:
+		into[last] = n
+	case (strings.HasPrefix(value, "{") || strings.HasPrefix(value, "[") || value == "null") && json.Valid([]byte(value)):
+		into[last] = json.RawMessage(value) // all of match, pulse, request at once
+	default:
+		into[last] = value // the server knows whether that will do
+	}
+	return nil
 }
 
 func numeric(n json.Number) bool {
@@ -570,10 +648,24 @@ func numeric(n json.Number) bool {
 // warn names the attributes that the server did not know.
 func (c *proxyClient) warn(asked, got toxiproxy.Toxic) {
 	for _, k := range slices.Sorted(maps.Keys(asked.Attributes)) {
-		if _, ok := got.Attributes[k]; !ok {
+		if _, ok := got.Attributes[k]; !ok && !hasAttribute(got.Type, k) {
 			fmt.Fprintf(c.err, "warning: %s has no attribute %s: it has %s\n", got.Type, k, attributeText(got.Attributes))
 		}
 	}
+}
+
+// hasAttribute tells whether such a toxic can have it: where it has its zero value, it
+// may not be on the wire.
+func hasAttribute(kind, name string) bool {
+	for _, t := range toxiproxy.All() {
+		has := func(a toxiproxy.Attribute) bool {
+			return a.Own && (a.Name == name || strings.HasPrefix(a.Name, name+"."))
+		}
+		if t.Name == kind {
+			return slices.ContainsFunc(t.Attributes, has) || slices.ContainsFunc(toxiproxy.Conditions, has)
+		}
+	}
+	return false
 }
 
 func (c *proxyClient) toxicAdd() *cobra.Command {
@@ -597,9 +689,12 @@ func (c *proxyClient) toxicAdd() *cobra.Command {
 		}, err
 	})
 	cmd.Aliases = []string{"a"}
-	cmd.Long = "Add a toxic to a proxy. The types, with their attributes (ms unless said otherwise):\n\n" + toxicTypes
+	cmd.Long = `Add a toxic to a proxy: chaosctl proxy toxic types lists the types and their
+attributes. Dots lead into nested attributes; lists are written with commas.`
 	cmd.Example = `  chaosctl proxy toxic add -t latency -n slow -a latency=100 -a jitter=10 --toxicity 0.5 redis
-  chaosctl proxy toxic add -t bandwidth -a rate=64 --upstream redis`
+  chaosctl proxy toxic add -t bandwidth -a rate=64 --upstream redis
+  chaosctl proxy toxic add -t http_error -a status=503 -a match.methods=POST,PUT -a match.path='/pay/*' -a first=20 web
+  chaosctl proxy toxic add -t latency -a latency=200 -a pulse.active=2000 -a pulse.pause=3000 redis`
 	cmd.Flags().StringVarP(&f.kind, "type", "t", "", "type of the toxic")
 	_ = cmd.MarkFlagRequired("type")
 	f.nameFlag(cmd, "its name (default: <type>_<stream>)")
@@ -611,26 +706,48 @@ func (c *proxyClient) toxicAdd() *cobra.Command {
 	return cmd
 }
 
-const toxicTypes = `  latency      latency, jitter           every byte comes later by latency ± jitter
-  bandwidth    rate (KB/s)               per connection; 0 lets nothing pass
-  slow_close   delay                     the end of the connection comes later
-  timeout      timeout                   no byte passes; the connection ends then (0: never)
-  reset_peer   timeout                   RST, so long after the connection opened
-  slicer       average_size, size_variation (bytes), delay (µs)
-                                         bytes come in small pieces
-  limit_data   bytes                     the connection ends after so many
-  packet_loss  loss_rate, correlation (0 to 1)
-                                         retransmission timeouts, as lost packets cause
-  noop                                   nothing`
+func toxicTypes() *cobra.Command {
+	return &cobra.Command{
+		Use:   "types",
+		Short: "The types of toxics: what each does, with which attributes, on what proxies",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tab := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, t := range toxiproxy.All() {
+				fmt.Fprintf(tab, "%s (%s): %s\n", t.Name, strings.Join(t.On, ", "), t.Doc)
+				for _, a := range t.Attributes {
+					fmt.Fprintf(tab, "  %s\t%s\t%s\n", a.Name, a.Type, a.Doc)
+				}
+			}
+			fmt.Fprintln(tab, "\nOn any of them, as attributes too, which clients it is about, and when:")
+			for _, a := range toxiproxy.Conditions {
+				fmt.Fprintf(tab, "  %s\t%s\t%s\n", a.Name, a.Type, a.Doc)
+			}
+			return internal(tab.Flush())
+		},
+	}
+}
 
 func (c *proxyClient) toxicUpdate() *cobra.Command {
 	var f toxicFlags
 	var cmd *cobra.Command
 	cmd = c.command("update -n TOXIC [-a KEY=VALUE]... PROXY", "Change attributes or the toxicity; what is not named stays", cobra.ExactArgs(1), func(args []string) (any, func(io.Writer), error) {
+		if len(f.attributes) > 0 { // what they are depends on its type
+			p, err := c.api.Proxy(c.ctx, args[0])
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, t := range p.Toxics {
+				if t.Name == f.name {
+					f.kind = t.Type
+				}
+			}
+		}
 		t, err := f.toxic(cmd)
 		if err != nil {
 			return nil, nil, err
 		}
+		t.Type = ""
 		now, err := c.api.UpdateToxic(c.ctx, args[0], f.name, t)
 		if err == nil {
 			c.warn(t, now)

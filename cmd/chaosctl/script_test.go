@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 )
 
 // TestMain makes the test binary into the commands that the scripts run:
-// chaosctl itself, and a web server of a few lines that stands in for a user's.
+// chaosctl itself, and servers of a few lines that stand in for a user's.
 func TestMain(m *testing.M) {
 	// Reference services and watchdogs are the same binary, re-executed: as chaosctl,
 	// whatever the test binary is called.
@@ -38,6 +40,8 @@ func TestMain(m *testing.M) {
 		"hello":    hello,
 		"secure":   secure,
 		"front":    front,
+		"numbers":  numbers,
+		"asks":     asks,
 	})
 }
 
@@ -162,6 +166,67 @@ func front() {
 		defer answer.Body.Close()
 		w.WriteHeader(answer.StatusCode)
 		_, _ = io.Copy(w, answer.Body)
+	})
+	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// numbers is a user's UDP server: `numbers PORT` answers each datagram with itself.
+func numbers() {
+	c, err := net.ListenPacket("udp", "127.0.0.1:"+os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for b := make([]byte, 1<<16); ; {
+		if n, from, err := c.ReadFrom(b); err == nil {
+			_, _ = c.WriteTo(b[:n], from)
+		}
+	}
+}
+
+// asks is a web server that asks numbers, as resolvers do: `asks PORT NUMBERS` sends two
+// datagrams for every request, again when not both are answered, and gives up after the
+// fifth time.
+func asks() {
+	var number atomic.Uint64
+	ask := func(question string, c net.Conn) error {
+		var err error
+		known := map[string]bool{}
+		for range 5 {
+			for _, half := range []string{"a", "b"} {
+				if _, err = io.WriteString(c, question+half); err != nil {
+					return err
+				}
+			}
+			_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			for b := make([]byte, 1<<16); err == nil; {
+				var n int
+				n, err = c.Read(b)
+				known[string(b[:n])] = true // altered ones, too, and again what is late or came twice
+				if known[question+"a"] && known[question+"b"] {
+					return nil
+				}
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+		}
+		return err
+	}
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		c, err := net.Dial("udp", os.Args[2])
+		if err == nil {
+			defer c.Close()
+			err = ask(fmt.Sprint(number.Add(1)), c)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		_, _ = io.WriteString(w, "known\n")
 	})
 	if err := http.ListenAndServe("127.0.0.1:"+os.Args[1], nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)

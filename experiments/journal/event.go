@@ -151,12 +151,17 @@ type Fault struct {
 // Edge is what the proxy of one edge saw since its last Edge line (about 100 ms).
 type Edge struct {
 	Edge      string         `json:"edge"`
-	Calls     int            `json:"calls,omitempty"`    // HTTP requests (tcp edges: connections) that the caller began
-	Answers   map[string]int `json:"answers,omitempty"`  // by status code, or: refused, reset, closed, canceled, opaque (could not be parsed)
+	Calls     int            `json:"calls,omitempty"`    // HTTP requests (tcp edges: connections; udp edges: datagrams) that the caller began
+	Answers   map[string]int `json:"answers,omitempty"`  // by status code, or: refused, reset, closed, canceled, opaque (could not be parsed); udp edges: answered, unanswered, refused
 	Upstream  int            `json:"upstream,omitempty"` // calls that reached the callee (an injected error does not)
 	Open      int            `json:"open,omitempty"`     // connections open now
 	BytesUp   int64          `json:"bytes_up,omitempty"`
 	BytesDown int64          `json:"bytes_down,omitempty"`
+	// Of udp edges: datagrams passed on, copies among them, and those that were not, by
+	// reason (see proxy.DatagramStats).
+	DatagramsUp   int            `json:"datagrams_up,omitempty"`
+	DatagramsDown int            `json:"datagrams_down,omitempty"`
+	Lost          map[string]int `json:"lost,omitempty"`
 	// Latency is a histogram of call begun -> answer begun, at the proxy, in µs,
 	// added delay included (HTTP edges).
 	Latency string               `json:"latency,omitempty"`

@@ -135,7 +135,7 @@ func (r *record) evidenceOf(f Fault) edgeEvidence {
 			if placed && line.since >= from+500*time.Millisecond && line.at <= to {
 				ev.calls += line.Calls
 				for outcome, n := range line.Answers {
-					if isStatus(outcome) {
+					if isStatus(outcome) || outcome == "answered" {
 						ev.answered += n
 					}
 				}
@@ -191,11 +191,19 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 		}
 		return false, detail
 	}
+	if f.UDP && f.Kind == "refuse" {
+		// Callers' datagrams go to no socket: nobody can count them.
+		return true, "a probe found its port closed, as any caller does; calls are not seen meanwhile"
+	}
 	ok, detail = ev.compareShare(f, observed)
 	if !ok {
 		return false, detail
 	}
-	if verb, is := onBytes[f.Kind]; is {
+	verb, is := onBytes[f.Kind]
+	if f.UDP && f.Kind == "loss" {
+		verb = "lost"
+	}
+	if is {
 		observed["bytes"] = float64(ev.bytes)
 		if ev.bytes == 0 {
 			return false, fmt.Sprintf("%s, but not a byte was %s", detail, verb)
@@ -221,7 +229,8 @@ func (ev edgeEvidence) compare(f Fault, observed map[string]float64) (ok bool, d
 
 // onBytes are the kinds that do what they do to bytes: without any, a call that
 // was hit noticed nothing.
-var onBytes = map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded"}
+var onBytes = map[string]string{"bandwidth": "throttled", "slice": "sliced", "loss": "lost and sent again", "corrupt": "corrupted", "silence": "discarded",
+	"duplicate": "sent twice", "reorder": "out of order"}
 
 // When is a fault's conditions: which calls (connections) it is about at all. The
 // zero value is all of them.
@@ -272,14 +281,18 @@ func (ev edgeEvidence) left(f Fault) (low, high float64) {
 		low = max(0, low-float64(max(ev.underWay, 0)))
 		begun := float64(max(ev.begun, ev.eligible))
 		if w.First > 0 {
-			low, begun = min(low, float64(w.First)), min(begun, float64(w.First)*pulses)
+			first := float64(w.First)
+			if f.UDP { // of each direction
+				first *= 2
+			}
+			low, begun = min(low, first), min(begun, first*pulses)
 		}
 		if w.Every > 1 {
 			low = math.Floor(low / float64(w.Every))
 			begun = math.Floor(begun/float64(w.Every)) + pulses - 1
 		}
 		high = min(high, begun)
-		if pulses > 1 {
+		if pulses > 1 || f.UDP { // calls under way cannot be told from those that nobody will answer
 			low = 0
 		}
 	}
@@ -331,6 +344,9 @@ func (ev edgeEvidence) compareShare(f Fault, observed map[string]float64) (ok bo
 	// A connection that is there for several pulses is hit in each or in none: what
 	// one pulse drew is what is independent.
 	n := ev.pulses(f)
+	if c := min(f.Asked["loss_correlation"], 0.999); c > 0 {
+		n *= (1 + c) / (1 - c) // so many draws of a chain tell as much as one that is independent
+	}
 	within := func(fired, of float64) (atLeast, atMost float64) { return bounds(fired/n, of/n, 1-(1-evidence)/2) }
 	var atLeast, atMost float64
 	if all := float64(ev.eligible); f.When.Ramp > 0 {

@@ -65,6 +65,36 @@ func TestPositiveControlOnEdges(t *testing.T) {
 	}
 }
 
+// On UDP edges a loss is a share of the datagrams, and what a closed port turns away
+// nobody sees.
+func TestPositiveControlOfDatagrams(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind, asked, did string
+		when             When
+		ok               bool
+		says             string
+	}{
+		"as many lost as asked":        {"loss", "ratio=0.1 loss_ratio=0.1", "eligible 1000 fired 96 bytes 9600", When{}, true, "hit 96 of 1,000, 9,600 bytes lost"},
+		"fewer lost than by chance":    {"loss", "ratio=0.1 loss_ratio=0.1", "eligible 1000 fired 50 bytes 5000", When{}, false, "asked was 10 %"},
+		"as few, but in bursts":        {"loss", "ratio=0.1 loss_ratio=0.1 loss_correlation=0.8", "eligible 1000 fired 50 bytes 5000", When{}, true, "hit 50 of 1,000"},
+		"hardly any, even for bursts":  {"loss", "ratio=0.5 loss_ratio=0.5 loss_correlation=0.8", "eligible 1000 fired 50 bytes 5000", When{}, false, "asked was 50 %"},
+		"sent twice":                   {"duplicate", "ratio=0.1", "eligible 1000 fired 110 bytes 11000", When{}, true, "11,000 bytes sent twice"},
+		"changed places with none":     {"reorder", "ratio=0.1", "eligible 1000 fired 110", When{}, false, "but not a byte was out of order"},
+		"first 20 of each direction":   {"latency", "ratio=1 delay_s=0.1", "eligible 100 fired 40 delay 100ms", When{First: 20}, true, "hit 40 of 100"},
+		"more than that":               {"latency", "ratio=1 delay_s=0.1", "eligible 100 fired 41 delay 100ms", When{First: 20}, false, "left it 40 at most"},
+		"a port that a probe is told":  {"refuse", "ratio=1", "eligible 1 fired 1", When{}, true, "a probe found its port closed"},
+		"a port that a probe finds":    {"refuse", "ratio=1", "eligible 1 fired 0", When{}, false, "hit none of 1 call"},
+		"a partition, nothing came by": {"partition", "", "", When{}, false, "found no traffic"},
+	} {
+		p := parsePicture(t, inject(c.kind, c.asked, c.did))
+		p.h.Faults[0].UDP, p.h.Faults[0].When = true, c.when
+		f := Judge(p.h, p.events()).Faults[0]
+		if f.ObservedOK != c.ok || !strings.Contains(f.Detail, c.says) {
+			t.Errorf("%s: observed %v (%s), want %v and %q", name, f.ObservedOK, f.Detail, c.ok, c.says)
+		}
+	}
+}
+
 // What a fault's conditions left it is what the share is of.
 func TestPositiveControlUnderConditions(t *testing.T) {
 	for name, c := range map[string]struct {

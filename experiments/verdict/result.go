@@ -77,6 +77,7 @@ type Fault struct {
 	Edges  []string           `json:"edges,omitempty"` // where its evidence is counted, for faults of the proxy
 	At     time.Duration      `json:"at_ns"`
 	For    time.Duration      `json:"for_ns"`
+	UDP    bool               `json:"udp,omitempty"`   // it is on UDP edges, where a call is a datagram
 	When   When               `json:"when,omitzero"`   // what narrows it down, for faults of the proxy
 	Asked  map[string]float64 `json:"asked,omitempty"` // ratio (share to hit), delay_s (mean added delay), down_s, ...
 }

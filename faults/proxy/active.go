@@ -26,10 +26,12 @@ type work struct {
 	id           uint64        // order of arrival; 1 is the first
 	added        time.Duration // on the proxy's clock
 	calls, conns uint64        // numbers that the first call, and connection, after that has
+	answers      uint64        // … and the first datagram that answers
 	gone         atomic.Bool   // removed
 	matched      atomic.Uint64 // calls that its Match was about
 	did          *ruleCounters
-	lines        [2]line // of a shared bandwidth: up and down
+	lines        [2]line  // of a shared bandwidth: up and down
+	bursts       [2]burst // of a loss on a UDP edge: up and down
 }
 
 func newActive(r Rule, id, seed uint64) *active {
@@ -60,10 +62,11 @@ func (r *active) hits(number uint64) bool {
 
 // who is a call or connection that a rule may hit.
 type who struct {
-	number uint64
-	isCall bool // an HTTP request
-	begun  time.Duration
-	from   netip.Addr
+	number   uint64
+	isCall   bool // an HTTP request, or a caller's datagram
+	isAnswer bool // a datagram to a caller
+	begun    time.Duration
+	from     netip.Addr
 	marks
 }
 
@@ -81,8 +84,11 @@ func (r *active) picks(w who) bool {
 		return r.hits(w.number)
 	}
 	first := r.conns
-	if w.isCall {
+	switch {
+	case w.isCall:
 		first = r.calls
+	case w.isAnswer:
+		first = r.answers
 	}
 	percent := r.Percent
 	switch when := r.When; {

@@ -155,7 +155,7 @@ func (p *Proxy) anew(e *placed, before *active) *active {
 	p.ruleIDs++
 	a := newActive(e.rule, p.ruleIDs, p.config.Seed)
 	a.match = newMatching(a.Match, a.id)
-	a.added, a.calls, a.conns = p.now(), p.calls.Load(), p.accepted.Load()
+	a.added, a.calls, a.conns, a.answers = p.now(), p.calls.Load(), p.accepted.Load(), p.answers.Load()
 	if before != nil {
 		a.did = before.did
 	}
@@ -231,6 +231,10 @@ func (p *Proxy) publish(gone []*placed) {
 // tell tells every connection of changes, in their order. Connections of the fast
 // plane that have to leave it are among them.
 func (p *Proxy) tell(changes ...func(*conn)) {
+	if p.relay != nil {
+		p.relay.rulesChanged()
+		return
+	}
 	start := land(p.landing)
 	p.landing = nil
 	defer func() {

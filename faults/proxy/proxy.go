@@ -27,6 +27,8 @@
 //	content  (content.go) bodies that are held, cut short, corrupted
 //	socket   (socket.go)  a side of a conn: TCP, Unix, or TLS on them (secured.go)
 //	counters (stats.go)   the evidence
+//	relay    (udp.go)     … of UDP: datagrams and sessions, in the place of conns
+//	 └ fate  (udp_fate.go)  what rules do to a datagram, and when it goes
 //	plane    (plane.go)   … without rules: loops, each of many
 //	 ├ door  (plane_door.go)  a listening socket
 //	 └ link  (plane_link.go)  a connection; what a conn and its flows are above
@@ -63,6 +65,7 @@ type Protocol string
 const (
 	HTTP Protocol = "http" // HTTP/1.x: requests are seen, counted and hit one by one
 	TCP  Protocol = "tcp"  // connections are seen, counted and hit
+	UDP  Protocol = "udp"  // datagrams are
 )
 
 // Config says where a Proxy stands.
@@ -101,6 +104,10 @@ type Config struct {
 	// Absent is what an HTTP edge answers, in place of the upstream None, where no rule
 	// does; nil: such calls are refused.
 	Absent *Error
+	// Of UDP alone: how long a caller's session lasts when nothing passes (0 is 60 s),
+	// and how many there can be (0 is 1024; the one idle for longest makes room).
+	Idle         time.Duration
+	MostSessions int
 }
 
 // Proxy stands between a caller and a callee. All its methods may be called from
@@ -119,8 +126,9 @@ type Proxy struct {
 	all      sync.WaitGroup
 
 	upstream atomic.Pointer[upstreams]
-	calls    atomic.Uint64 // numbers given to calls
-	accepted atomic.Uint64 // numbers given to connections
+	calls    atomic.Uint64 // numbers given to calls; UDP: to callers' datagrams
+	answers  atomic.Uint64 // UDP: numbers given to those that answer
+	accepted atomic.Uint64 // numbers given to connections; UDP: to sessions
 	open     atomic.Int64
 	stats    counters
 	held     budget
@@ -133,6 +141,7 @@ type Proxy struct {
 
 	door    *door   // nil: nothing goes over the fast plane
 	landing []*link // to be moved to conns by tell; guarded by rulesMu
+	relay   *relay  // nil but on UDP, where there are no listener, no conns and no links
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -145,8 +154,11 @@ type Proxy struct {
 // Start listens and serves until Stop, or until ctx ends. When it returns,
 // callers can connect. A taken port is an error.
 func Start(ctx context.Context, c Config) (*Proxy, error) {
-	if c.Protocol != HTTP && c.Protocol != TCP {
-		return nil, fmt.Errorf("start proxy %q: protocol is %q, want %q or %q", c.Name, c.Protocol, HTTP, TCP)
+	if c.Protocol != HTTP && c.Protocol != TCP && c.Protocol != UDP {
+		return nil, fmt.Errorf("start proxy %q: protocol is %q, want %q, %q or %q", c.Name, c.Protocol, HTTP, TCP, UDP)
+	}
+	if c.Idle < 0 || c.MostSessions < 0 {
+		return nil, fmt.Errorf("start proxy %q: sessions last %v and are %d at most, want more than 0 each, or 0 for %v and %d", c.Name, c.Idle, c.MostSessions, idleDefault, sessionsDefault)
 	}
 	if c.DialTimeout < 0 {
 		return nil, fmt.Errorf("start proxy %q: dial timeout is %v, want more than 0", c.Name, c.DialTimeout)
@@ -173,6 +185,12 @@ func Start(ctx context.Context, c Config) (*Proxy, error) {
 	}
 	if _, err := c.security(); err != nil {
 		return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+	}
+	if c.Protocol == UDP {
+		if err := c.udpFits(); err != nil {
+			return nil, fmt.Errorf("start proxy %q: %w", c.Name, err)
+		}
+		return startUDP(ctx, c)
 	}
 	l, err := Listen(ctx, c.Listen)
 	if err != nil {
@@ -223,7 +241,12 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 }
 
 // Addr is where it listens, host:port or unix:///path.
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+func (p *Proxy) Addr() string {
+	if p.relay != nil {
+		return p.relay.port.addr().String()
+	}
+	return p.listener.Addr().String()
+}
 
 // Upstream is where new connections go to.
 func (p *Proxy) Upstream() string { return p.upstream.Load().text }
@@ -241,6 +264,9 @@ func (p *Proxy) Collect() Stats {
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	s := p.stats.collect()
 	s.Open = open
+	if p.relay != nil {
+		s.Datagrams = p.relay.collect()
+	}
 	p.mu.Lock()
 	all := slices.Concat(*p.rules.Load(), p.paused, p.retired)
 	p.retired = nil
@@ -262,6 +288,12 @@ func (p *Proxy) Stop() error {
 func (p *Proxy) shut() {
 	p.rulesMu.Lock() // links that are being moved are nobody's in between
 	defer p.rulesMu.Unlock()
+	if p.relay != nil {
+		p.relay.shut()
+		p.alarms.close()
+		p.stopPulses()
+		return
+	}
 	if p.door != nil {
 		p.door.lock(true)
 	}

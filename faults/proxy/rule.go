@@ -19,6 +19,10 @@ import (
 //
 // A rule holds for connections that are open already as for new ones.
 //
+// On UDP edges a call is a datagram: each is drawn for by its number, those of callers
+// and those that answer in rows of their own, and First and Every count each row for
+// itself; only a Limit draws for sessions, by theirs.
+//
 // On HTTP edges Silence, Limit, SlowClose and Reset with Wait are refused: they
 // are about a connection, where the others are about a call. Match, Error, Abort,
 // Reshape and Latency of the body need an HTTP edge.
@@ -44,6 +48,8 @@ type Rule struct {
 	Corrupt   *Corrupt
 	Abort     *Abort
 	Reshape   *Reshape
+	Duplicate *Duplicate
+	Reorder   *Reorder
 }
 
 // When narrows a rule down; the zero value does not, nor does any zero field.
@@ -116,12 +122,16 @@ func (w *When) source() (netip.Prefix, error) {
 //
 // No delay is less than 0, and yet the mean is Delay under each (law.go has the
 // formulas); but uniform with Delay 0, which is evenly from 0 to Jitter.
+//
+// On UDP edges every datagram waits for itself, counted from when it was received, so
+// that with a jitter they overtake one another, as those of tc-netem(8) do.
 type Latency struct {
 	Delay        time.Duration
 	Jitter       time.Duration
 	Distribution string
 	Direction    string // "answer", also when empty; "request"
 	Where        Where  // HTTP edges: what of the message waits
+	KeepOrder    bool   // UDP edges: none overtakes another of its session; else each goes when its own time is over
 }
 
 // Where is the place in a message from which on a latency rule holds it back.
@@ -152,6 +162,8 @@ type Error struct {
 // Blackhole lets nothing pass any more in either direction, not even the news
 // that the other side closed; when the rule is removed, the connections it held
 // are closed with RST, since bytes are missing in them.
+//
+// On UDP edges Blackhole discards the datagrams it hits, both ways; there is no After.
 type Cut struct {
 	After int64
 	// Wait is for Reset, and without After: strike so long after the connection was
@@ -197,6 +209,9 @@ type Slice struct {
 // Limit closes the connection, in order, when so many bytes have passed in that
 // direction (Both: in either) since it was opened; exactly so many do. 0 closes it
 // at the first byte.
+//
+// On UDP edges it is about sessions: a datagram with which more bytes would have passed is
+// dropped.
 type Limit struct {
 	Bytes     int64
 	Direction Direction
@@ -217,6 +232,9 @@ type SlowClose struct {
 // one before: with that probability its outcome is the same again, else it is
 // drawn anew. So the share stays Ratio, whatever the correlation; in netem's own
 // law, p = Correlation·last + (1−Correlation)·uniform (tc-netem(8)), it does not.
+//
+// On UDP edges the datagram that is hit is lost, and one that a rule loses is the rule's
+// Fired. Each direction has a chain of its own, in the order in which datagrams came.
 type Loss struct {
 	Ratio, Correlation float64
 	Direction          Direction
@@ -236,6 +254,8 @@ type Connect struct {
 // On HTTP edges it is the number of the call and the place in its body, and nothing
 // but the content of bodies is altered: no head, no chunk size, no trailer, and
 // nothing behind an Upgrade, or that is not understood.
+//
+// On UDP edges it is the number of the datagram and the place in it.
 type Corrupt struct {
 	Ratio     float64
 	Direction Direction
@@ -246,6 +266,10 @@ type Corrupt struct {
 // connect(2) or right after it, where a closed port would show "connection
 // refused". In exchange the port is never lost, Percent can be below 1, and
 // every attempt is seen and counted, which a verdict on a breaker depends on.
+//
+// A UDP port is as if closed instead: the kernel answers each datagram with ICMP "port
+// unreachable", and the proxy sees none of them. What is counted is one probe of its
+// own, when the rule begins. Answers to what came before go on.
 type Refuse struct{}
 
 // Bandwidth lets BytesPerS through each connection, in each direction it is about;
@@ -256,6 +280,9 @@ type Bandwidth struct {
 	BytesPerS int64
 	Shared    bool
 	Direction Direction
+	// Queue is UDP's: how many bytes wait at most, on the line that a session has, or all
+	// share; what comes beyond is dropped. 0 is what passes in 100 ms, at least 64 KiB.
+	Queue int64
 }
 
 // Where numbers stop meaning anything; sums of them are far from an overflow.
@@ -274,6 +301,7 @@ func (r *Rule) kinds() []kind {
 		{"slow close", r.SlowClose != nil}, {"loss", r.Loss != nil},
 		{"connect", r.Connect != nil}, {"corrupt", r.Corrupt != nil},
 		{"abort", r.Abort != nil}, {"reshape", r.Reshape != nil},
+		{"duplicate", r.Duplicate != nil}, {"reorder", r.Reorder != nil},
 	}
 }
 
@@ -357,7 +385,7 @@ func (r *Rule) wrong() error {
 		if b.BytesPerS < 0 || b.BytesPerS > maxRate {
 			return fmt.Errorf("rate is %d bytes/s, want from 0 to %d", b.BytesPerS, int64(maxRate))
 		}
-		return b.Direction.wrong()
+		return errors.Join(count("queue", b.Queue, 0), b.Direction.wrong())
 	}
 	if s := r.Silence; s != nil {
 		return errors.Join(span("for", s.For), s.Direction.wrong())
@@ -388,6 +416,12 @@ func (r *Rule) wrong() error {
 	}
 	if s := r.Reshape; s != nil {
 		return s.wrong()
+	}
+	if d := r.Duplicate; d != nil {
+		return d.Direction.wrong()
+	}
+	if o := r.Reorder; o != nil {
+		return errors.Join(span("wait", o.Wait), o.Direction.wrong())
 	}
 	return nil
 }
@@ -433,6 +467,12 @@ func (r *Rule) needs(protocol Protocol) error {
 		return fmt.Errorf("rule %q: reshape changes headers and needs an http edge, this one carries %s", r.Name, protocol)
 	case protocol != HTTP && r.Latency != nil && r.Latency.Where != "":
 		return fmt.Errorf("rule %q: latency of the %s needs an http edge, this one carries %s", r.Name, r.Latency.Where, protocol)
+	case protocol == UDP:
+		return r.needsConnections()
+	case r.Duplicate != nil || r.Reorder != nil:
+		return fmt.Errorf("rule %q: to %s datagrams needs a udp edge, this one carries %s, whose bytes come once and in order", r.Name, r.kind(), protocol)
+	case r.Latency != nil && r.Latency.KeepOrder, r.Bandwidth != nil && r.Bandwidth.Queue > 0:
+		return fmt.Errorf("rule %q: keep order and queue are about datagrams and need a udp edge; on one that carries %s order is kept, and nothing dropped", r.Name, protocol)
 	case protocol == TCP:
 		return nil
 	case r.Silence != nil:
@@ -447,6 +487,38 @@ func (r *Rule) needs(protocol Protocol) error {
 	return nil
 }
 
+// On tells what is wrong with the rule on an edge that carries that protocol.
+func (r Rule) On(protocol Protocol) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	return r.needs(protocol)
+}
+
+// needsConnections tells what the rule misses on a UDP edge.
+func (r *Rule) needsConnections() error {
+	why := ""
+	switch w := r.When; {
+	case r.Reset != nil:
+		why = "a reset ends a connection, and datagrams have none: use loss or blackhole"
+	case r.Silence != nil:
+		why = "silence ends a connection, and datagrams have none: use loss with a ratio of 1 in one direction"
+	case r.Slice != nil:
+		why = "datagrams stay whole, there is nothing to slice: use bandwidth"
+	case r.SlowClose != nil:
+		why = "datagrams have no end that could come late: use latency"
+	case r.Connect != nil:
+		why = "datagrams go without a handshake that could be slow: use latency"
+	case r.Blackhole != nil && r.Blackhole.After > 0:
+		why = "after counts the bytes of an answer, and a datagram is struck whole: use a limit"
+	case r.Refuse != nil && (r.Percent != 1 || w.Source != "" || w.Ramp > 0 || w.First > 0 || w.Every > 1):
+		why = "on a udp edge refuse closes the port, to everybody: leave percent and conditions other than a pulse out, or use blackhole"
+	default:
+		return nil
+	}
+	return fmt.Errorf("rule %q: %s", r.Name, why)
+}
+
 // clone is a copy that shares nothing with r.
 func (r Rule) clone() Rule {
 	r.Latency, r.Error, r.Reset = dup(r.Latency), dup(r.Error), dup(r.Reset)
@@ -454,6 +526,7 @@ func (r Rule) clone() Rule {
 	r.Silence, r.Slice, r.Limit = dup(r.Silence), dup(r.Slice), dup(r.Limit)
 	r.SlowClose, r.Loss = dup(r.SlowClose), dup(r.Loss)
 	r.Connect, r.Corrupt, r.Abort = dup(r.Connect), dup(r.Corrupt), dup(r.Abort)
+	r.Duplicate, r.Reorder = dup(r.Duplicate), dup(r.Reorder)
 	if s := r.Reshape; s != nil {
 		r.Reshape = &Reshape{s.Request.clone(), s.Answer.clone()}
 	}

@@ -13,7 +13,8 @@ import (
 // the evidence that a fault took effect, and what a breaker is judged by.
 type Stats struct {
 	// Calls that the caller began: HTTP requests whose head was complete,
-	// connections on TCP edges, and connections that a Refuse rule turned away.
+	// connections on TCP edges, and connections that a Refuse rule turned away. On UDP
+	// edges, each datagram of a caller is a call.
 	Calls int
 	// Answers counts finished calls: by status code when the answer went to the
 	// caller whole, else by what ended the call:
@@ -23,6 +24,12 @@ type Stats struct {
 	//	closed    the upstream, or an Abort rule, closed before the end of the answer; TCP edges: any orderly end
 	//	canceled  the caller went away first
 	//	opaque    the answer was not HTTP/1.x
+	// UDP edges: each datagram that goes back to a caller answers the oldest call of its
+	// session that has no answer, if there is one; and so does the news that nobody
+	// listens there.
+	//	answered    by a datagram
+	//	refused     by ICMP "port unreachable", or the upstream cannot be dialled
+	//	unanswered  its session has ended before
 	Answers map[string]int
 	// Upstream counts the calls that reached the callee, or began to (an injected
 	// error, reset or silence before the first byte does not).
@@ -30,7 +37,7 @@ type Stats struct {
 	// Opaque counts connections of an HTTP edge, or ends of them, that could not be
 	// understood as HTTP/1.x and passed through as they were.
 	Opaque int
-	// Open is how many connections callers hold now.
+	// Open is how many connections callers hold now; UDP edges: sessions.
 	Open int
 	// BytesUp went to the upstream, BytesDown to callers.
 	BytesUp, BytesDown int64
@@ -51,6 +58,8 @@ type Stats struct {
 	// Rules is keyed by Rule.Name; it has the rules that are active, and those
 	// removed since the last Collect.
 	Rules map[string]RuleStats
+	// Datagrams is nil but on UDP edges.
+	Datagrams *DatagramStats
 }
 
 // UpstreamStats is one of several upstreams.
@@ -65,8 +74,8 @@ type RuleStats struct {
 	Fired    int // those it hit
 	// Delay is how long messages (TCP edges: chunks) were measured to wait on top,
 	// for latency rules; holds that were cut short (the rule removed, the
-	// connection gone) are not in it. Of several latency rules on a TCP edge each is
-	// given its part of the sum. Never nil.
+	// connection gone) are not in it. Of several latency rules on a TCP or UDP edge
+	// each is given its part of the sum. Never nil.
 	Delay *hdr.Histogram
 	Bytes int64 // held back, throttled, discarded, altered, or kept from the upstream by an injected error
 }
@@ -79,6 +88,9 @@ const (
 	wasCanceled  = "canceled"
 	wasOpaque    = "opaque"
 	wasHandshake = "handshake"
+
+	wasAnswered   = "answered"
+	wasUnanswered = "unanswered"
 )
 
 // counters is Stats in the making. Safe for use by several goroutines.

@@ -295,7 +295,7 @@ func TestStartErrors(t *testing.T) {
 	p := startProxy(t, TCP, "")
 	for want, c := range map[string]Config{
 		"address already in use": {Protocol: TCP, Listen: p.Addr()},
-		`protocol is "udp"`:      {Protocol: "udp"},
+		`protocol is "sctp"`:     {Protocol: "sctp"},
 		"dial timeout is -1s":    {Protocol: TCP, DialTimeout: -time.Second},
 	} {
 		c.Name = "x -> y"

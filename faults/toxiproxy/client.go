@@ -33,7 +33,8 @@ type Proxy struct {
 	Upstream string  `json:"upstream"`
 	Enabled  bool    `json:"enabled"`
 	Toxics   []Toxic `json:"toxics"`
-	TLS      *TLS    `json:"tls,omitempty"` // a real Toxiproxy does not look at it
+	TLS      *TLS    `json:"tls,omitempty"`      // a real Toxiproxy does not look at it
+	Protocol string  `json:"protocol,omitempty"` // http or udp; empty: tcp. A real Toxiproxy has tcp alone
 }
 
 // Toxic is a toxic as a client sees it. Numbers among its attributes are

@@ -34,14 +34,22 @@ type entry struct {
 
 // state is a proxy's definition, and what serves it.
 type state struct {
-	listen, upstream string
+	listen, upstream string // without a scheme
+	protocol         proxy.Protocol
 	toxics           []toxic      // in the order they were added
 	tls              *TLS         // nil: bytes as they come
 	proxy            *proxy.Proxy // nil: not enabled
 }
 
 func (e *entry) json(st *state) proxyJSON {
-	return proxyJSON{Name: e.name, Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil, Toxics: inOrder(st.toxics), TLS: st.tls}
+	j := proxyJSON{
+		Name: e.name, Listen: shown(st.listen, st.protocol), Upstream: shown(st.upstream, st.protocol),
+		Enabled: st.proxy != nil, Toxics: inOrder(st.toxics), TLS: st.tls,
+	}
+	if st.protocol != proxy.TCP {
+		j.Protocol = string(st.protocol)
+	}
+	return j
 }
 
 // start is st, enabled: callers can connect, and the toxics hit the first one
@@ -53,7 +61,7 @@ func (e *entry) start(st state) (state, error) {
 	}
 	e.starts++
 	c := proxy.Config{
-		Name: e.name, Listen: addr, Upstream: st.upstream, Protocol: proxy.TCP,
+		Name: e.name, Listen: addr, Upstream: st.upstream, Protocol: st.protocol,
 		Seed: e.seed(), Rules: rules(st.toxics), HoldMost: e.s.config.HoldMost,
 		CloseUnreachable: true, // as Toxiproxy: to clients' tests, a proxy that accepts is up
 	}
@@ -104,6 +112,9 @@ func (e *entry) end() {
 // e.mu is held.
 func (e *entry) setToxics(toxics []toxic) error {
 	st := *e.now.Load()
+	if err := fit(toxics, st.protocol); err != nil {
+		return err
+	}
 	if st.proxy != nil {
 		if err := st.proxy.SetRules(rules(toxics)); err != nil {
 			return err
@@ -138,10 +149,18 @@ func (e *entry) update(body []byte) error {
 			Upstream string `json:"upstream"`
 			Enabled  bool   `json:"enabled"`
 			TLS      *TLS   `json:"tls"`
+			Protocol string `json:"protocol"`
 		}
 		in := Proxy{Listen: st.listen, Upstream: st.upstream, Enabled: st.proxy != nil}
 		if err := decode(body, &in); err != nil {
 			return badBody(err)
+		}
+		if in.Protocol == "" && st.protocol != proxy.TCP {
+			in.Protocol = string(st.protocol)
+		}
+		protocol, err := protocolOf(in.Protocol, &in.Listen, &in.Upstream)
+		if err != nil {
+			return err
 		}
 		if in.Upstream == "" {
 			return missing("upstream")
@@ -152,13 +171,16 @@ func (e *entry) update(body []byte) error {
 		if in.TLS == nil { // most clients do not know of it
 			in.TLS = st.tls
 		}
+		if err := fit(st.toxics, protocol); err != nil {
+			return err
+		}
 		same, err := e.s.sameListen(st.listen, in.Listen)
 		if err != nil {
 			return err
 		}
-		if !same || st.upstream != in.Upstream || !st.tls.same(in.TLS) {
+		if !same || st.upstream != in.Upstream || st.protocol != protocol || !st.tls.same(in.TLS) {
 			st = e.stop(st)
-			st.listen, st.upstream, st.tls = in.Listen, in.Upstream, in.TLS
+			st.listen, st.upstream, st.protocol, st.tls = in.Listen, in.Upstream, protocol, in.TLS
 		}
 		if in.Enabled && st.proxy == nil {
 			st, err = e.start(st)
@@ -179,14 +201,14 @@ func (e *entry) replace(want definition) error {
 		if err != nil {
 			return err
 		}
-		if same && st.upstream == want.Upstream && st.tls.same(want.TLS) {
+		if same && st.upstream == want.Upstream && st.protocol == want.protocol && st.tls.same(want.TLS) {
 			if len(want.toxics) == 0 {
 				return nil
 			}
 			return e.setToxics(want.toxics)
 		}
 		st = e.stop(st)
-		fresh := state{listen: want.Listen, upstream: want.Upstream, toxics: want.toxics, tls: want.TLS}
+		fresh := state{listen: want.Listen, upstream: want.Upstream, protocol: want.protocol, toxics: want.toxics, tls: want.TLS}
 		if *want.Enabled {
 			if fresh, err = e.start(fresh); err != nil {
 				e.now.Store(&st)

@@ -20,7 +20,9 @@ type definition struct {
 	Enabled  *bool             `json:"enabled"`
 	Toxics   []json.RawMessage `json:"toxics"` // not Toxiproxy's: at work from the first connection on
 	toxics   []toxic
-	TLS      *TLS `json:"tls"` // nor this
+	TLS      *TLS   `json:"tls"`      // nor this
+	Protocol string `json:"protocol"` // nor is this: http, tcp (default), udp
+	protocol proxy.Protocol
 }
 
 // check completes a definition and says what is missing; at says where it stands.
@@ -28,18 +30,27 @@ func (d *definition) check(at string) error {
 	if d.Name == "" {
 		return missing("name" + at)
 	}
-	if d.Upstream == "" {
+	var err error
+	if d.protocol, err = protocolOf(d.Protocol, &d.Listen, &d.Upstream); err == nil && d.Upstream == "" {
 		return missing("upstream" + at)
 	}
-	if err := proxy.ParseUpstream(d.Upstream); err != nil {
-		return &Error{"bad request body: " + err.Error() + at, http.StatusBadRequest}
+	if err == nil {
+		if wrong := proxy.ParseUpstream(d.Upstream); wrong != nil {
+			err = badBody(wrong)
+		}
+	}
+	if err != nil {
+		e := asError(err)
+		return &Error{e.Message + at, e.Status}
 	}
 	if d.Enabled == nil {
 		d.Enabled = new(bool)
 		*d.Enabled = true
 	}
-	var err error
-	if d.toxics, err = parseToxics(d.Toxics); err != nil {
+	if d.toxics, err = parseToxics(d.Toxics); err == nil {
+		err = fit(d.toxics, d.protocol)
+	}
+	if err != nil {
 		e := asError(err)
 		return &Error{e.Message + at, e.Status}
 	}
@@ -82,7 +93,10 @@ func (s *Server) create(d definition) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := state{listen: d.Listen, upstream: d.Upstream, toxics: d.toxics, tls: d.TLS}
+	st := state{listen: d.Listen, upstream: d.Upstream, protocol: d.protocol, toxics: d.toxics, tls: d.TLS}
+	if st.protocol == "" {
+		st.protocol = proxy.TCP
+	}
 	if *d.Enabled {
 		if st, err = e.start(st); err != nil {
 			e.gone = true

@@ -35,13 +35,25 @@ type Stats struct {
 	Handshakes map[string]int64 `json:"handshakes,omitempty"`
 	// Upstreams is where connections went, if there are several.
 	Upstreams map[string]UpstreamStats `json:"upstreams,omitempty"`
-	Toxics    []ToxicStats             `json:"toxics"`
+	// Datagrams is for UDP proxies, whose connections are sessions of clients (open), each
+	// datagram of which counts as accepted, and has ended when it is answered, refused,
+	// or its session is over.
+	Datagrams *DatagramStats `json:"datagrams,omitempty"`
+	Toxics    []ToxicStats   `json:"toxics"`
 }
 
 // UpstreamStats is one of several upstreams.
 type UpstreamStats struct {
 	Connections int64 `json:"connections"` // made to it
 	Refused     int64 `json:"refused"`     // that could not be, and went to the next
+}
+
+// DatagramStats counts datagrams that were passed on, copies among them, and those that
+// were not, by reason: see proxy.DatagramStats.
+type DatagramStats struct {
+	Upstream   int64            `json:"upstream"`
+	Downstream int64            `json:"downstream"`
+	Lost       map[string]int64 `json:"lost"`
 }
 
 // ToxicStats is what one toxic did.
@@ -88,6 +100,9 @@ func (s *Server) showStats(w http.ResponseWriter, c call) error {
 		answer.Bytes.Upstream, answer.Bytes.Downstream = t.bytesUp, t.bytesDown
 		answer.Bytes.ReceivedUpstream, answer.Bytes.ReceivedDownstream = t.receivedUp, t.receivedDown
 		answer.Handshakes, answer.Upstreams = maps.Clone(t.handshakes), maps.Clone(t.upstreams)
+		if d := t.datagrams; d != nil {
+			answer.Datagrams = &DatagramStats{Upstream: d.Upstream, Downstream: d.Downstream, Lost: maps.Clone(d.Lost)}
+		}
 		for _, x := range inOrder(st.toxics) {
 			did := t.of(x.Name)
 			answer.Toxics = append(answer.Toxics, ToxicStats{
@@ -114,6 +129,7 @@ type totals struct {
 	upstreams          map[string]UpstreamStats
 	ended              map[string]int64
 	toxics             map[string]*did // by name, of those that are there
+	datagrams          *DatagramStats  // nil: never a UDP proxy
 }
 
 // mostReasons is how many reasons of failed handshakes are told apart.
@@ -169,6 +185,16 @@ func (t *totals) add(s proxy.Stats) (open int) {
 		sum.Connections += int64(n.Connections)
 		sum.Refused += int64(n.Refused)
 		t.upstreams[at] = sum
+	}
+	if d := s.Datagrams; d != nil {
+		if t.datagrams == nil {
+			t.datagrams = &DatagramStats{Lost: map[string]int64{}}
+		}
+		t.datagrams.Upstream += int64(d.Up)
+		t.datagrams.Downstream += int64(d.Down)
+		for why, n := range d.Lost {
+			t.datagrams.Lost[why] += int64(n)
+		}
 	}
 	for class, n := range s.Answers {
 		t.ended[class] += int64(n)

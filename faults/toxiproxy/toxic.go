@@ -20,6 +20,7 @@ type toxic struct {
 	Type       string     `json:"type"`
 	Stream     string     `json:"stream"` // in the letters it was written in
 	Toxicity   float32    `json:"toxicity"`
+	when       conditions // on the wire among the attributes
 }
 
 // attributes of one type of toxic: a struct by value, complete with zeros.
@@ -30,24 +31,96 @@ type attributes interface {
 	apply(r *proxy.Rule, to proxy.Direction) bool
 }
 
-// kinds is the table of toxics.
+// kinds is the table of toxics: Toxiproxy's, then our own.
 var kinds = []kind{
-	{"bandwidth", read[BandwidthToxic]},
-	{"latency", read[LatencyToxic]},
-	{"limit_data", read[LimitDataToxic]},
-	{"noop", read[NoopToxic]},
-	{"packet_loss", read[PacketLossToxic]},
-	{"reset_peer", read[ResetToxic]},
-	{"slicer", read[SlicerToxic]},
-	{"slow_close", read[SlowCloseToxic]},
-	{"timeout", read[TimeoutToxic]},
+	{"bandwidth", read[BandwidthToxic], "so much passes per second; 0 lets nothing pass", []Attribute{
+		{"rate", "KB/s", "of 1000 B, on each connection (udp: for each client)", false},
+		{"shared", "yes or no", "all together", true},
+		{"queue", "bytes", "udp: so many wait at most (0: what passes in 100 ms, at least 64 KiB)", true},
+	}, "", false},
+	{"latency", read[LatencyToxic], "every byte comes later, counted from when it was received, in order; http: every message, udp: every datagram", []Attribute{
+		{"latency", "ms", "how long, on average", false},
+		{"jitter", "ms", "more or less", false},
+		{"distribution", "text", "uniform (default), normal, pareto (jitter is their standard deviation), exponential", true},
+		{"where", "text", "http: head (default: all of the message waits) or body", true},
+		{"keep_order", "yes or no", "udp: no datagram overtakes another", true},
+	}, "", false},
+	{"limit_data", read[LimitDataToxic], "the connection is closed after so many bytes, counted from its opening; udp: what goes beyond is dropped", []Attribute{
+		{"bytes", "bytes", "", false},
+	}, "", false},
+	{"noop", read[NoopToxic], "nothing", nil, "", false},
+	{"packet_loss", read[PacketLossToxic], "what lost packets do to TCP: chunks come late by a retransmission timeout, and nothing is missing; udp: datagrams are lost", []Attribute{
+		{"loss_rate", "share", "of the chunks, or datagrams", false},
+		{"correlation", "share", "how likely the fate of one is that of the one before", false},
+	}, "", false},
+	{"reset_peer", read[ResetToxic], "RST to both sides, so long after the connection opened or the toxic came, whichever is later", []Attribute{
+		{"timeout", "ms", "", false},
+	}, "", false},
+	{"slicer", read[SlicerToxic], "bytes come in small pieces", []Attribute{
+		{"average_size", "bytes", "of a piece", false},
+		{"size_variation", "bytes", "more or less", false},
+		{"delay", "µs", "between two", false},
+	}, `{"average_size":1}`, false},
+	{"slow_close", read[SlowCloseToxic], "the end of the connection is passed on later", []Attribute{
+		{"delay", "ms", "", false},
+	}, "", false},
+	{"timeout", read[TimeoutToxic], "no byte passes, and the connection is closed then; removing it closes the connection", []Attribute{
+		{"timeout", "ms", "0: never", false},
+	}, "", false},
+
+	{"abort", read[AbortToxic], "the connection ends in the midst of an answer's body", []Attribute{
+		{"after", "bytes", "of the body have passed", true},
+		{"close", "yes or no", "in order, not with RST", true},
+	}, "", true},
+	{"blackhole", read[BlackholeToxic], "nothing passes any more, either way, and nothing is said", []Attribute{afterBytes}, "", true},
+	{"corrupt", read[CorruptToxic], "one bit is flipped in a share of the bytes; http: in bodies", []Attribute{
+		{"rate", "share", "of the bytes", true},
+	}, "", true},
+	{"duplicate", read[DuplicateToxic], "datagrams are sent twice", nil, "", true},
+	{"http_error", read[HTTPErrorToxic], "the request is answered here; the upstream does not hear of it", []Attribute{
+		{"status", "number", "from 200 to 599 (0: 503)", true},
+		{"body", "text", "of the answer", true},
+	}, "", true},
+	{"loss", read[LossToxic], "packet_loss, with shorter names", []Attribute{
+		{"rate", "share", "of the chunks, or datagrams", true},
+		{"correlation", "share", "how likely the fate of one is that of the one before", true},
+	}, "", true},
+	{"refuse", read[RefuseToxic], "new connections are turned away; udp: the port is as if closed (toxicity 1 only)", nil, "", true},
+	{"reorder", read[ReorderToxic], "datagrams overtake those that a latency delays, or, without one, are overtaken by the next", []Attribute{
+		{"wait", "ms", "for the next at most (0: 100)", true},
+	}, "", true},
+	{"reset", read[ResetNowToxic], "RST to both sides: at once, after so many bytes, or by the clock", []Attribute{
+		afterBytes,
+		{"wait", "ms", "tcp: so long after the connection opened or the toxic came", true},
+	}, "", true},
+	{"reshape", read[ReshapeToxic], "header lines are changed", []Attribute{
+		{"request.remove", "list", "of requests, by name", true},
+		{"request.set", "lines", "in the place of those of the same name", true},
+		{"request.add", "lines", "at the end", true},
+		{"answer.remove", "list", "and of their answers", true},
+		{"answer.set", "lines", "", true},
+		{"answer.add", "lines", "", true},
+	}, `{"request":{"remove":["X"]}}`, true},
+	{"silence", read[SilenceToxic], "timeout, by another name: the bytes of one direction are discarded", []Attribute{
+		{"for", "ms", "then the connection is closed (0: never)", true},
+	}, "", true},
+	{"slow_connect", read[SlowConnectToxic], "the upstream is called, and a byte passes, only so long after the connection opened", []Attribute{
+		{"delay", "ms", "", true},
+	}, "", true},
 }
 
+var afterBytes = Attribute{"after", "bytes", "strike when so many bytes of the answer have passed", true}
+
 // kind is one type of toxic. read takes the attributes out of a request's body:
-// those it does not name are as in old, or zero when that is nil.
+// those it does not name are as in old, or zero when that is nil. least is attributes
+// with which it is a toxic; "" where it is without.
 type kind struct {
-	name string
-	read func(old attributes, body []byte) (attributes, error)
+	name   string
+	read   func(old attributes, body []byte) (attributes, error)
+	doc    string
+	fields []Attribute
+	least  string
+	own    bool // Toxiproxy does not have it
 }
 
 // Types lists the types of toxics there are.
@@ -70,7 +143,7 @@ func kindOf(name string) (kind, bool) {
 func read[A attributes](old attributes, body []byte) (attributes, error) {
 	var a A
 	if old != nil {
-		a = old.(A)
+		a = copied(old.(A))
 	}
 	into := struct {
 		Attributes any `json:"attributes"`
@@ -86,11 +159,16 @@ func read[A attributes](old attributes, body []byte) (attributes, error) {
 // which clients see.
 type (
 	LatencyToxic struct {
-		Latency int64 `json:"latency"`
-		Jitter  int64 `json:"jitter"`
+		Latency      int64  `json:"latency"`
+		Jitter       int64  `json:"jitter"`
+		Distribution string `json:"distribution,omitempty"` // this and what follows is not Toxiproxy's
+		Where        string `json:"where,omitempty"`
+		KeepOrder    bool   `json:"keep_order,omitempty"`
 	}
 	BandwidthToxic struct {
-		Rate int64 `json:"rate"` // KB/s, of 1000 bytes
+		Rate   int64 `json:"rate"`             // KB/s, of 1000 bytes
+		Shared bool  `json:"shared,omitempty"` // this and what follows is not Toxiproxy's
+		Queue  int64 `json:"queue,omitempty"`  // bytes
 	}
 	SlowCloseToxic struct {
 		Delay int64 `json:"delay"`
@@ -128,14 +206,17 @@ func (a LatencyToxic) check() error {
 }
 
 func (a LatencyToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
-	r.Latency = &proxy.Latency{Delay: ms(a.Latency), Jitter: ms(a.Jitter), Direction: string(to)}
+	r.Latency = &proxy.Latency{Delay: ms(a.Latency), Jitter: ms(a.Jitter), Direction: string(to),
+		Distribution: a.Distribution, Where: proxy.Where(a.Where), KeepOrder: a.KeepOrder}
 	return true
 }
 
-func (a BandwidthToxic) check() error { return within("rate", a.Rate, 0, maxRateKB, " KB/s") }
+func (a BandwidthToxic) check() error {
+	return firstOf(within("rate", a.Rate, 0, maxRateKB, " KB/s"), within("queue", a.Queue, 0, mostBytes, " bytes"))
+}
 
 func (a BandwidthToxic) apply(r *proxy.Rule, to proxy.Direction) bool {
-	r.Bandwidth = &proxy.Bandwidth{BytesPerS: a.Rate * 1000, Direction: to}
+	r.Bandwidth = &proxy.Bandwidth{BytesPerS: a.Rate * 1000, Direction: to, Shared: a.Shared, Queue: a.Queue}
 	return true
 }
 
@@ -249,7 +330,13 @@ func parseToxic(body []byte, others []toxic) (toxic, error) {
 	if t.Attributes, err = k.read(nil, body); err != nil {
 		return toxic{}, err
 	}
-	return t, badBody(within("toxicity", t.Toxicity, 0, 1, ""))
+	if t.when, err = readConditions(conditions{}, body); err != nil {
+		return toxic{}, err
+	}
+	if err := badBody(within("toxicity", t.Toxicity, 0, 1, "")); err != nil {
+		return toxic{}, err
+	}
+	return t, t.sound()
 }
 
 // updated is t with the attributes and the toxicity that body names.
@@ -265,8 +352,14 @@ func (t toxic) updated(body []byte) (toxic, error) {
 	if err != nil {
 		return toxic{}, err
 	}
+	if t.when, err = readConditions(t.when, body); err != nil {
+		return toxic{}, err
+	}
 	t.Attributes, t.Toxicity = attributes, in.Toxicity
-	return t, badBody(within("toxicity", t.Toxicity, 0, 1, ""))
+	if err := badBody(within("toxicity", t.Toxicity, 0, 1, "")); err != nil {
+		return toxic{}, err
+	}
+	return t, t.sound()
 }
 
 // parseToxics reads the toxics that come with a proxy.
@@ -307,14 +400,20 @@ func inOrder(toxics []toxic) []toxic {
 func rules(toxics []toxic) []proxy.Rule {
 	var all []proxy.Rule
 	for _, t := range inOrder(toxics) {
-		to := proxy.Answer
-		if t.isUp() {
-			to = proxy.Request
-		}
-		r := proxy.Rule{Name: t.Name, Percent: float64(t.Toxicity)}
-		if t.Attributes.apply(&r, to) {
+		if r, is := t.rule(); is {
 			all = append(all, r)
 		}
 	}
 	return all
+}
+
+// rule is what the toxic means to the data plane, if anything.
+func (t toxic) rule() (r proxy.Rule, is bool) {
+	to := proxy.Answer
+	if t.isUp() {
+		to = proxy.Request
+	}
+	r = proxy.Rule{Name: t.Name, Percent: float64(t.Toxicity)}
+	t.when.apply(&r)
+	return r, t.Attributes.apply(&r, to)
 }

@@ -17,7 +17,8 @@ type proxyJSON struct {
 	Enabled  bool     `json:"enabled"`
 	Logger   struct{} `json:"Logger"`
 	Toxics   []toxic  `json:"toxics"`
-	TLS      *TLS     `json:"tls,omitempty"` // not Toxiproxy's
+	TLS      *TLS     `json:"tls,omitempty"`      // not Toxiproxy's
+	Protocol string   `json:"protocol,omitempty"` // not Toxiproxy's, and absent where it is tcp
 }
 
 // Error is how the API says no: a sentence and the HTTP status it came with.

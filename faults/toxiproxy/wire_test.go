@@ -24,13 +24,14 @@ var (
 )
 
 // TestTranscripts plays testdata/*.txt: toxiproxy.txt was recorded from Toxiproxy
-// v2.12.0, so that byte for byte we say the same; chaosctl.txt is what we do better.
+// v2.12.0, so that byte for byte we say the same; chaosctl.txt is what we do better, and
+// extended.txt what it does not have.
 func TestTranscripts(t *testing.T) {
-	for _, name := range []string{"toxiproxy.txt", "chaosctl.txt"} {
+	for _, name := range []string{"toxiproxy.txt", "chaosctl.txt", "extended.txt"} {
 		t.Run(name, func(t *testing.T) {
 			at := *peer
 			switch {
-			case at != "" && name == "chaosctl.txt":
+			case at != "" && name != "toxiproxy.txt":
 				t.Skip("not for a real Toxiproxy")
 			case at == "":
 				at = startServer(t, Config{MaxProxies: 8}).URL
@@ -55,7 +56,7 @@ func TestTranscripts(t *testing.T) {
 }
 
 var (
-	addressOf = regexp.MustCompile(`"name":"(\w+)","listen":"(127\.0\.0\.1:[1-9]\d*)"`)
+	addressOf = regexp.MustCompile(`"name":"(\w+)","listen":"((?:udp://)?127\.0\.0\.1:[1-9]\d*)"`)
 	reference = regexp.MustCompile(`\$\w+`)
 )
 

@@ -1,15 +1,23 @@
 // Package probe asks a service whether it may be called: an HTTP GET answered
-// 2xx or 3xx, or a TCP connection accepted. One question is one fresh
+// 2xx or 3xx, a TCP connection accepted, or a UDP port open. One question is one fresh
 // connection, so an answer is about the service as it is now, not about a pool.
 package probe
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -61,6 +69,62 @@ func TCP(ctx context.Context, address string) error {
 		return err
 	}
 	return c.Close()
+}
+
+// UDP wants a UDP port to be open at address, on this machine: the kernel lists them
+// (/proc/net/udp, proc(5)). Nothing is sent: to the service it would be a request.
+func UDP(ctx context.Context, address string) error {
+	host, number, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", number)
+	if err != nil {
+		return err
+	}
+	asked, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"/proc/net/udp", "/proc/net/udp6"} {
+		b, err := os.ReadFile(table)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // without IPv6 there is no second one
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			at, ok := openPort(line)
+			if !ok || int(at.Port()) != port {
+				continue
+			}
+			for _, a := range asked {
+				if at.Addr().IsUnspecified() || at.Addr() == a.Unmap() {
+					return nil
+				}
+			}
+		}
+	}
+	return fmt.Errorf("no UDP port is open at %s", address)
+}
+
+// openPort reads a line of /proc/net/udp: a number, "local:port" and "remote:port",
+// addresses as words of 32 bits in the machine's order, all in hexadecimal. A socket that
+// is connected has a remote port, and is nobody's to call.
+func openPort(line string) (at netip.AddrPort, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 3 || !strings.HasSuffix(f[2], ":0000") {
+		return at, false
+	}
+	words, number, _ := strings.Cut(f[1], ":")
+	port, err := strconv.ParseUint(number, 16, 16)
+	raw, err2 := hex.DecodeString(words)
+	if err != nil || err2 != nil || len(raw)%4 != 0 {
+		return at, false
+	}
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
+	}
+	addr, ok := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), ok
 }
 
 // Ask is HTTP with a path, TCP without.

@@ -107,3 +107,50 @@ func text(err error) string {
 	}
 	return err.Error()
 }
+
+// TestUDP: the port is seen at its own address, at all addresses, and by IPv6; nothing
+// is sent to it; and a socket that is connected is nobody's to call.
+func TestUDP(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
+		c, err := net.ListenPacket("udp", listen)
+		if err != nil {
+			if listen == "[::1]:0" {
+				continue // no IPv6 here
+			}
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+		host := "127.0.0.1"
+		if listen == "[::1]:0" {
+			host = "::1"
+		}
+		at := net.JoinHostPort(host, port)
+		if err := UDP(t.Context(), at); err != nil {
+			t.Errorf("%s: %v", listen, err)
+		}
+		if err := UDP(t.Context(), net.JoinHostPort("127.0.0.9", port)); (err == nil) != (listen == "0.0.0.0:0") {
+			t.Errorf("%s, asked for 127.0.0.9: %v", listen, err)
+		}
+		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if n, _, err := c.ReadFrom(make([]byte, 1)); err == nil {
+			t.Errorf("%d bytes were sent to it", n)
+		}
+		c.Close()
+		if err := UDP(t.Context(), at); err == nil || !strings.Contains(err.Error(), "no UDP port is open at "+at) {
+			t.Errorf("%s is closed: %v", listen, err)
+		}
+	}
+	c, err := net.Dial("udp", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := UDP(t.Context(), c.LocalAddr().String()); err == nil {
+		t.Error("a connected socket counts as a port")
+	}
+	for _, wrong := range []string{"", "no port", "127.0.0.1:x"} {
+		if UDP(t.Context(), wrong) == nil {
+			t.Errorf("%q is open", wrong)
+		}
+	}
+}

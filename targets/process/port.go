@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// FreePort picks a port of 127.0.0.1 for a program that must be told one. It
-// lies below the range from which the kernel takes the local ports of outgoing
+// FreePort picks a port of 127.0.0.1 for a program that must be told one; with udp, it
+// is free for UDP and TCP. It lies below the range from which the kernel takes the local ports of outgoing
 // connections, so that none of those sits on it while the program is down.
-func FreePort() (int, error) {
+func FreePort(udp bool) (int, error) {
 	const lowest = 10000
 	highest := 32767
 	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
@@ -24,7 +24,7 @@ func FreePort() (int, error) {
 	var err error
 	for range 100 {
 		port := lowest + rand.IntN(highest-lowest+1)
-		if err = PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+		if err = PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), udp); err == nil {
 			return port, nil
 		}
 	}
@@ -34,11 +34,20 @@ func FreePort() (int, error) {
 // ErrTaken is why a port is not free.
 var ErrTaken = errors.New("another process listens there")
 
-// PortFree tells whether a program could listen at address now; ErrTaken if not.
-func PortFree(address string) error {
+// PortFree tells whether a program could listen at address now, for TCP and, with udp,
+// for UDP too; ErrTaken if not.
+func PortFree(address string, udp bool) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrTaken, err)
 	}
-	return l.Close()
+	defer l.Close()
+	if udp {
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return fmt.Errorf("%w: %v", ErrTaken, err)
+		}
+		return c.Close()
+	}
+	return nil
 }

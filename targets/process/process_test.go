@@ -469,7 +469,7 @@ func TestWhatCannotBeStarted(t *testing.T) {
 }
 
 func TestFreePort(t *testing.T) {
-	port, err := FreePort()
+	port, err := FreePort(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +478,7 @@ func TestFreePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := PortFree(l.Addr().String()); !errors.Is(err, ErrTaken) {
+	if err := PortFree(l.Addr().String(), false); !errors.Is(err, ErrTaken) {
 		t.Errorf("while somebody listens: %v; want ErrTaken", err)
 	}
 }

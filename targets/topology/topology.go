@@ -16,6 +16,7 @@ type Protocol string
 const (
 	HTTP Protocol = "http" // HTTP/1.1: requests are seen, counted and hit one by one
 	TCP  Protocol = "tcp"  // bytes: connections are seen, counted and hit
+	UDP  Protocol = "udp"  // datagrams are
 )
 
 // Edge is a caller and a callee. Its name, "orders -> payments", is how users
@@ -49,6 +50,7 @@ type Service struct {
 	Env     map[string]string `json:"env,omitempty" yaml:"env,omitempty"`
 	Files   map[string]string `json:"files,omitempty" yaml:"files,omitempty"` // written into the service's own folder, ${data}
 	Dir     string            `json:"dir,omitempty" yaml:"dir,omitempty"`     // working directory of Command; default: where chaosctl was started
+	UDP     bool              `json:"udp,omitempty" yaml:"udp,omitempty"`     // its port is a UDP port
 	Ready   Ready             `json:"ready" yaml:"ready"`
 	TLS     *TLS              `json:"tls,omitempty" yaml:"tls,omitempty"`       // nil: it speaks plainly
 	Absent  *Absent           `json:"absent,omitempty" yaml:"absent,omitempty"` // nil: there is one
@@ -84,9 +86,11 @@ type Absent struct {
 }
 
 // Ready is the question that decides that a service may be called: an HTTP GET
-// answered 2xx or 3xx, or (Path empty) a TCP connection accepted.
+// answered 2xx or 3xx, or (Path empty) a TCP connection accepted, or (UDP) a UDP port
+// that is open.
 type Ready struct {
 	Path    string        `json:"path,omitempty" yaml:"path,omitempty"`
+	UDP     bool          `json:"udp,omitempty" yaml:"udp,omitempty"`
 	Timeout time.Duration `json:"timeout_ns" yaml:"timeout"`
 }
 

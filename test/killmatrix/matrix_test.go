@@ -89,6 +89,8 @@ var kinds = map[string]string{
 	"slow_close":   "{ target: front -> bytes, slow_close: { delay: 20ms }, for: 100ms }",
 	"corrupt":      "{ target: front -> bytes, corrupt: { percent: 1 }, for: 100ms }",
 	"limit":        "{ target: front -> bytes, limit: { bytes: 100 B }, for: 100ms }",
+	"duplicate":    "{ target: front -> datagrams, duplicate: { percent: 10 }, for: 100ms }",
+	"reorder":      "{ target: front -> datagrams, reorder: { percent: 10 }, for: 100ms }",
 }
 
 // point is one thing to try. Its seed decides the delays in it.

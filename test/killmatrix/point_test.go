@@ -22,9 +22,10 @@ import (
 const scenario = `scenario: matrix
 target:
   services:
-    front: { command: [%[1]q, serve, "${port}", "http://${edge.back}", "http://${edge.bytes}"], ready: GET /healthz }
+    front: { command: [%[1]q, serve, "${port}", "http://${edge.back}", "http://${edge.bytes}", "udp:${edge.datagrams}"], ready: GET /healthz }
     back: { command: [%[1]q, serve, "${port}"], ready: GET /healthz }
     bytes: { command: [%[1]q, serve, "${port}"], ready: GET /healthz, protocol: tcp }
+    datagrams: { command: [%[1]q, serve, "udp:${port}"], protocol: udp }
 load:
   readers: { request: GET /, timeout: 500ms, to: front, rate: 20/s }
 phases: { before: 150ms, during: 300ms, after: 500ms }
