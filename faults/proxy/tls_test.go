@@ -738,3 +738,44 @@ func TestAuthority(t *testing.T) {
 type pipeEnd struct{ net.Conn }
 
 func (pipeEnd) LocalAddr() net.Addr { return socketAddr("x") }
+
+// BenchmarkBulkTLS is one connection of TLS as fast as it goes: without a proxy, with
+// one that passes it through, and with one that ends it and begins it anew.
+func BenchmarkBulkTLS(b *testing.B) {
+	const size = 64 << 20
+	ca, authority := newTestCA(b), newAuthority(b)
+	server := func(b *testing.B) string {
+		return startTLS(b, ca.serverConfig(b), func(c *tls.Conn) {
+			buf := make([]byte, 256<<10)
+			for n := 0; n < size; n += len(buf) {
+				if _, err := c.Write(buf); err != nil {
+					return
+				}
+			}
+		})
+	}
+	run := func(b *testing.B, address string, config *tls.Config) {
+		b.SetBytes(size)
+		from := cpuTime()
+		for b.Loop() {
+			c, err := handshakeWith(b, address, config)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.SetDeadline(time.Now().Add(time.Minute))
+			if n, err := io.CopyN(io.Discard, c, size); err != nil {
+				b.Fatal(n, err)
+			}
+			c.Close()
+		}
+		b.ReportMetric(float64((cpuTime()-from).Milliseconds())/float64(b.N), "cpu-ms/op")
+	}
+	b.Run("direct", func(b *testing.B) { run(b, server(b), &tls.Config{RootCAs: ca.pool()}) })
+	b.Run("through", func(b *testing.B) {
+		run(b, startProxy(b, TCP, server(b)).Addr(), &tls.Config{RootCAs: ca.pool()})
+	})
+	b.Run("anew", func(b *testing.B) {
+		p := startWith(b, Config{Protocol: TCP, Upstream: server(b), CallerTLS: &CallerTLS{Authority: authority}, UpstreamTLS: &UpstreamTLS{CA: ca.pem}})
+		run(b, p.Addr(), trusting(authority))
+	})
+}
