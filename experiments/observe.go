@@ -32,10 +32,33 @@ func (r *run) observeEdges() {
 
 func (r *run) collectEdges() {
 	for _, e := range r.plan.Topology.Edges {
-		if event := edgeEvent(e.Name(), r.edges.proxy(e.Name()).Collect()); event != nil {
+		saw := r.edges.proxy(e.Name()).Collect()
+		if event := edgeEvent(e.Name(), saw); event != nil {
 			r.write(journal.Event{Edge: event})
 		}
+		for why := range saw.Handshakes {
+			if text := fmt.Sprintf("edge %q: TLS handshake failed: %s", e.Name(), why); r.disagreed.first(text) {
+				r.mark(text, true)
+			}
+		}
 	}
+}
+
+// once knows what was said already, up to a limit. Of one goroutine.
+type once map[string]bool
+
+// mostSaid bounds what is said of failed handshakes in a run.
+const mostSaid = 50
+
+func (o *once) first(text string) bool {
+	if (*o)[text] || len(*o) >= mostSaid {
+		return false
+	}
+	if *o == nil {
+		*o = once{}
+	}
+	(*o)[text] = true
+	return true
 }
 
 // observeBreakers asks the services for the breaker states they themselves

@@ -203,6 +203,7 @@ type run struct {
 
 	steady    steadiness
 	observers sync.WaitGroup
+	disagreed once          // handshakes that failed, as told; of observeEdges
 	stopped   chan struct{} // closed when the observers should end
 }
 

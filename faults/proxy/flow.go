@@ -306,7 +306,15 @@ func (f *flow) writeSome() (int, error) {
 	case err != nil:
 		return f.gave, f.writeFailed(err)
 	case f.gaveErr == unix.EAGAIN:
-		f.stick()
+		raw := f.out.raw
+		f.stick(func() {
+			_ = raw.Write(func(fd uintptr) bool {
+				n, err := ignoringEINTR(func() (int, error) {
+					return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
+				})
+				return n > 0 || err != nil
+			})
+		})
 	case f.gaveErr != nil:
 		return f.gave, f.writeFailed(os.NewSyscallError("writev", f.gaveErr))
 	}
@@ -327,16 +335,10 @@ func (f *flow) giveSome(fd uintptr) bool {
 
 // stick waits for out to take more, while the flow goes on reading. Whatever ends
 // the wait, the flow looks itself.
-func (f *flow) stick() {
+func (f *flow) stick(wait func()) {
 	f.stuck.Store(true)
-	raw := f.out.raw
 	f.c.p.all.Go(func() {
-		_ = raw.Write(func(fd uintptr) bool {
-			n, err := ignoringEINTR(func() (int, error) {
-				return unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
-			})
-			return n > 0 || err != nil
-		})
+		wait()
 		f.stuck.Store(false)
 		f.c.mu.Lock()
 		if !f.c.over {

@@ -131,9 +131,12 @@ func (f *flow) pass(n int) error {
 	f.vec = vec
 	var passed int
 	var err error
-	if len(f.holds.by) > 0 && f.out.raw != nil {
+	switch holds := len(f.holds.by) > 0; {
+	case holds && f.out.raw != nil:
 		passed, err = f.writeSome()
-	} else {
+	case holds && f.out.tls != nil:
+		passed, err = f.offer()
+	default:
 		passed, err = f.writev(&f.vec)
 	}
 	f.vec = vec[:0]

@@ -83,14 +83,30 @@ func (s *secured) Write(p []byte) (n int, err error) {
 		if err := s.wire.drained(); err != nil {
 			return n, err
 		}
-		s.wire.gather(true)
-		m, err := s.Conn.Write(p[n:min(len(p), n+recordsAtOnce)])
-		s.wire.gather(false)
+		m, err := s.encrypt(p[n:])
 		if n += m; err != nil {
 			return n, err
 		}
 	}
 	return n, s.wire.drained()
+}
+
+// offer is Write as far as it goes without waiting.
+func (s *secured) offer(p []byte) (n int, err error) {
+	for n < len(p) && !s.wire.waits() {
+		m, err := s.encrypt(p[n:])
+		if n += m; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// encrypt gives the wire some of p.
+func (s *secured) encrypt(p []byte) (int, error) {
+	s.wire.gather(true)
+	defer s.wire.gather(false)
+	return s.Conn.Write(p[:min(len(p), recordsAtOnce)])
 }
 
 // SetReadDeadline is of no effect during the handshake. Whoever set one to
@@ -280,6 +296,22 @@ func (w *wire) drained() error {
 		return os.ErrDeadlineExceeded
 	}
 	return nil
+}
+
+// waits tells whether something is pending.
+func (w *wire) waits() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending) > 0 && w.failed == nil
+}
+
+// emptied waits until nothing is pending, whatever interrupts others.
+func (w *wire) emptied() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.pending) > 0 && w.failed == nil {
+		w.changed.Wait()
+	}
 }
 
 func (w *wire) interrupt(on bool) {

@@ -305,6 +305,25 @@ func (c *conn) callers() *secured {
 	return c.client.tls
 }
 
+// offer is writeSome, to TLS.
+func (f *flow) offer() (n int, err error) {
+	if err := f.armWrite(); err != nil {
+		return 0, err
+	}
+	out := f.out.tls
+	for _, p := range f.vec {
+		m, err := out.offer(p)
+		f.wrote(m)
+		if n += m; err != nil {
+			return n, f.writeFailed(err)
+		}
+	}
+	if out.wire.waits() {
+		f.stick(out.wire.emptied)
+	}
+	return n, nil
+}
+
 // flushed waits, at the end of a direction, until out has been sent all that was
 // written (io.EOF), or for another reason to stop.
 func (f *flow) flushed() error {

@@ -332,6 +332,54 @@ func TestTLSExactBytes(t *testing.T) {
 	}
 }
 
+// TestTLSHeldWhileTheReceiverWaits: as of plain bytes, those inside TLS are held from
+// when they came, also while the receiver takes none.
+func TestTLSHeldWhileTheReceiverWaits(t *testing.T) {
+	const size = 48 << 20 // more than the kernel's buffers take for a caller that does not read
+	authority := newAuthority(t)
+	p := startWith(t, Config{Protocol: TCP, CallerTLS: &CallerTLS{Authority: authority}, Upstream: startTCP(t, func(c net.Conn) {
+		io.CopyN(c, mrand.NewChaCha8([32]byte{3}), size)
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+	})})
+	add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: time.Millisecond}})
+	c := dialTLS(t, p.Addr(), trusting(authority))
+	c.SetDeadline(time.Now().Add(time.Minute))
+	s := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Bytes == size })
+	if s.BytesDown == size {
+		t.Error("the caller's side has taken all of it: nothing was held while it did not")
+	}
+	want, got := sha256.New(), sha256.New()
+	io.CopyN(want, mrand.NewChaCha8([32]byte{3}), size)
+	if n, err := io.Copy(got, c); n != size || err != nil || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+		t.Errorf("%d bytes came, %v; want the %d that were sent", n, err, size)
+	}
+}
+
+// TestTLSExactLatency: inside TLS too, a chunk waits for as long as was asked.
+func TestTLSExactLatency(t *testing.T) {
+	ca, authority := newTestCA(t), newAuthority(t)
+	p := startWith(t, Config{Protocol: TCP, Upstream: startTLS(t, ca.serverConfig(t), echoTLS),
+		CallerTLS: &CallerTLS{Authority: authority}, UpstreamTLS: &UpstreamTLS{CA: ca.pem}})
+	c := dialTLS(t, p.Addr(), trusting(authority))
+	const delay = 20 * time.Millisecond
+	add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: delay}})
+	for range 5 {
+		from := time.Now()
+		io.WriteString(c, "x")
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(from); took < delay {
+			t.Errorf("an answer took %v, want %v at least", took, delay)
+		}
+	}
+	s := collect(t, p, func(s Stats) bool { return s.Rules["slow"].Delay.Count() >= 5 })
+	if d := s.Rules["slow"].Delay.Quantile(0); d < delay {
+		t.Errorf("measured %v at least, want %v", d, delay)
+	}
+}
+
 // lazy reads little or much, and at times not at all.
 type lazy struct {
 	r    io.Reader
@@ -690,3 +738,44 @@ func TestAuthority(t *testing.T) {
 type pipeEnd struct{ net.Conn }
 
 func (pipeEnd) LocalAddr() net.Addr { return socketAddr("x") }
+
+// BenchmarkBulkTLS is one connection of TLS as fast as it goes: without a proxy, with
+// one that passes it through, and with one that ends it and begins it anew.
+func BenchmarkBulkTLS(b *testing.B) {
+	const size = 64 << 20
+	ca, authority := newTestCA(b), newAuthority(b)
+	server := func(b *testing.B) string {
+		return startTLS(b, ca.serverConfig(b), func(c *tls.Conn) {
+			buf := make([]byte, 256<<10)
+			for n := 0; n < size; n += len(buf) {
+				if _, err := c.Write(buf); err != nil {
+					return
+				}
+			}
+		})
+	}
+	run := func(b *testing.B, address string, config *tls.Config) {
+		b.SetBytes(size)
+		from := cpuTime()
+		for b.Loop() {
+			c, err := handshakeWith(b, address, config)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.SetDeadline(time.Now().Add(time.Minute))
+			if n, err := io.CopyN(io.Discard, c, size); err != nil {
+				b.Fatal(n, err)
+			}
+			c.Close()
+		}
+		b.ReportMetric(float64((cpuTime()-from).Milliseconds())/float64(b.N), "cpu-ms/op")
+	}
+	b.Run("direct", func(b *testing.B) { run(b, server(b), &tls.Config{RootCAs: ca.pool()}) })
+	b.Run("through", func(b *testing.B) {
+		run(b, startProxy(b, TCP, server(b)).Addr(), &tls.Config{RootCAs: ca.pool()})
+	})
+	b.Run("anew", func(b *testing.B) {
+		p := startWith(b, Config{Protocol: TCP, Upstream: server(b), CallerTLS: &CallerTLS{Authority: authority}, UpstreamTLS: &UpstreamTLS{CA: ca.pem}})
+		run(b, p.Addr(), trusting(authority))
+	})
+}
