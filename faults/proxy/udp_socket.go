@@ -221,8 +221,9 @@ func (p *udpPort) self() unix.Sockaddr {
 	return sa
 }
 
-// probeWithin is how long the news of a closed port may take from this machine to itself.
-const probeWithin = time.Second
+// probeWithin is how long the news of a closed port may take from this machine to itself,
+// where it comes before the datagram's write is over. Changes of rules wait meanwhile.
+const probeWithin = 100 * time.Millisecond
 
 func (p *udpPort) probe() error {
 	at := p.local()

@@ -75,19 +75,6 @@ func exchange(t testing.TB, c *net.UDPConn, ask string, want ...string) {
 	}
 }
 
-// wantNothing checks that nothing comes for a moment: see caller.wantSilence.
-func wantNothing(t testing.TB, c *net.UDPConn) {
-	t.Helper()
-	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	b := make([]byte, 1<<16)
-	n, err := c.Read(b)
-	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
-		t.Errorf("got %q, %v; want nothing", b[:n], err)
-	}
-	c.SetReadDeadline(time.Now().Add(patience))
-}
-
 // TestUDPDatagramsAreTheSame: whole, of every size, the empty one too, both ways.
 func TestUDPDatagramsAreTheSame(t *testing.T) {
 	p := startProxy(t, UDP, udpEcho(t))
