@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -69,18 +70,21 @@ type secured struct {
 	resumed bool // a session of an earlier connection
 }
 
-// handshake secures a connection. An error leaves it closed, and is one of
-// errHandshake.
+// handshake secures a connection. An error leaves it closed.
 func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (*secured, error) {
 	w := &wire{Conn: conn}
 	c := &secured{Conn: s.client(w, address), wire: w}
 	began := time.Now()
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close() // nothing is left to be lost
-		if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
+		record, ok := errors.AsType[tls.RecordHeaderError](err)
+		switch {
+		case ok && record.Conn != nil:
 			err = fmt.Errorf("%w: what answers there does not speak TLS", err)
-		} else if errors.Is(err, io.EOF) {
+		case errors.Is(err, io.EOF):
 			err = errHandshakeCut
+		case errors.Is(err, context.DeadlineExceeded):
+			err = os.ErrDeadlineExceeded
 		}
 		return nil, &handshakeError{address, err}
 	}
