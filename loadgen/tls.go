@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +18,9 @@ import (
 // them to resume a session with.
 type secure struct {
 	config *tls.Config
+	// turns are for the arithmetic of handshakes, one per processor: thousands of them
+	// that go on at once must not keep the event loops waiting.
+	turns chan struct{}
 
 	mu     sync.Mutex
 	server string      // the name that named has
@@ -41,7 +45,7 @@ func newSecure(c *tls.Config) *secure {
 	// Small records first make large requests several writes, for the sake of
 	// networks that lose much.
 	c.DynamicRecordSizingDisabled = true
-	return &secure{config: c}
+	return &secure{config: c, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // client is the client's end of TLS over w, which leads to address.
@@ -72,10 +76,14 @@ type secured struct {
 
 // handshake secures a connection. An error leaves it closed.
 func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (*secured, error) {
-	w := &wire{Conn: conn}
+	w := &wire{Conn: conn, turns: s.turns}
 	c := &secured{Conn: s.client(w, address), wire: w}
 	began := time.Now()
-	if err := c.HandshakeContext(ctx); err != nil {
+	s.turns <- struct{}{}
+	err := c.HandshakeContext(ctx)
+	<-s.turns
+	w.turns = nil
+	if err != nil {
 		conn.Close() // nothing is left to be lost
 		record, ok := errors.AsType[tls.RecordHeaderError](err)
 		switch {
@@ -139,7 +147,8 @@ type wire struct {
 	direct bool // reads and writes go to the socket, and wait for nothing
 	fd     int  // of the socket, then
 	rest   []byte
-	hasty  bool // there is no socket, and a read must not wait
+	turns  chan struct{} // of which the handshake has one, while it does not wait
+	hasty  bool          // there is no socket, and a read must not wait
 
 	frame frames
 	alone bool // what was read last was one whole record, with nothing before or behind it
@@ -162,6 +171,10 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		n, err = receiveNow(w.fd, p)
 	case w.hasty:
 		err = errAgain
+	case w.turns != nil:
+		<-w.turns
+		n, err = w.Conn.Read(p)
+		w.turns <- struct{}{}
 	default:
 		n, err = w.Conn.Read(p)
 	}
@@ -174,7 +187,13 @@ func (w *wire) Read(p []byte) (n int, err error) {
 // Write is called by crypto/tls, with whole records. What a socket does not take at
 // once is kept for flush.
 func (w *wire) Write(p []byte) (n int, err error) {
-	if !w.direct {
+	switch {
+	case w.turns != nil:
+		<-w.turns
+		n, err = w.Conn.Write(p)
+		w.turns <- struct{}{}
+		return n, err
+	case !w.direct:
 		return w.Conn.Write(p)
 	}
 	if len(w.rest) == 0 {
