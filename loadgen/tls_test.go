@@ -206,7 +206,7 @@ func TestHandshakesThatStall(t *testing.T) {
 				}
 			})
 			s := newSums()
-			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50), Timeout: ptr(100 * time.Millisecond)}
+			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50), Timeout: ptr(1500 * time.Millisecond)}
 			if want == "reset" {
 				spec.Timeout = ptr(time.Minute)
 			}
