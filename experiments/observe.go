@@ -109,7 +109,7 @@ func (s *steadiness) observe(e journal.Event) {
 func (r *run) unsteady() string {
 	h := r.plan.Hypotheses
 	h.Objectives = slices.DeleteFunc(slices.Clone(h.Objectives), func(o verdict.Objective) bool { return o.Phase != "before" })
-	h.Breakers, h.Faults, h.Invariants = nil, nil, nil
+	h.Breakers, h.Faults, h.Invariants, h.SLOs = nil, nil, nil, nil
 	if len(h.Objectives) == 0 {
 		return ""
 	}

@@ -287,6 +287,16 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 	for _, b := range s.Breakers {
 		h.Breakers = append(h.Breakers, breakerClaim(b, p, phases, scale))
 	}
+	for _, x := range s.SLOs {
+		slo := verdict.SLO{Name: x.Name, Load: x.Load, Objective: x.Objective, Within: x.Within, Window: x.Window, Scale: x.Scale, Spends: x.Spends}
+		for _, a := range x.Alerts {
+			slo.Alerts = append(slo.Alerts, verdict.Alert(a))
+		}
+		if !x.AlertsSet {
+			slo.Alerts = verdict.DefaultAlerts(x.Window)
+		}
+		h.SLOs = append(h.SLOs, slo)
+	}
 	for _, f := range p.Faults {
 		target := f.Service
 		if target == "" {

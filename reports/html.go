@@ -189,6 +189,7 @@ func newPage(r Report) *page {
 		{"throughput", "Throughput and errors", p.throughput},
 		{"breakers", "Breakers", p.breakers},
 		{"invariants", "Invariants", p.invariants},
+		{"slos", "Error budgets", p.slos},
 		{"percentiles", "Percentiles by phase", p.percentiles},
 		{"edges", "Calls per edge", p.edgeCalls},
 		{"delay", "Added delay", p.addedDelay},

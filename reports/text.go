@@ -42,6 +42,7 @@ func Text(w io.Writer, r Report, o TextOptions) error {
 	t.invariants(r.Result.Invariants)
 	t.faults(r)
 	t.recovery(r.Result.Recovery)
+	t.slos(r.Result.SLOs)
 	t.load(r.Result.Load)
 	t.timeline(r)
 	t.warnings(r)

@@ -46,6 +46,7 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 	for _, b := range f.Breakers {
 		c.breaker(b)
 	}
+	c.slos(files)
 	c.invariants()
 	c.abort()
 	c.control()

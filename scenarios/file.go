@@ -105,6 +105,7 @@ type file struct {
 	Faults      []faults.Spec        `yaml:"faults,named" doc:"What goes wrong in the phase during, by name: one verb, a target, a time."`
 	Hypothesis  []expectation        `yaml:"hypothesis,named" doc:"The steady state that each load stream must show, phase by phase."`
 	Breakers    []breakerExpectation `yaml:"breakers,named" doc:"What the circuit breaker on an edge must do, judged from the wire."`
+	SLOs        []slo                `yaml:"slos,named" doc:"Service level objectives: what this incident would cost of their error budgets, and whether their alerts would have fired."`
 	Invariants  []string             `yaml:"invariants" doc:"What must hold in the system's own state when the load has drained. The shop offers money and stock."`
 	Abort       *[]expect.Clause     `yaml:"abort" doc:"When to end the run early. Replaces the default (ok < 10% for 30s); [] means never."`
 	Control     *control             `yaml:"control" doc:"The same run with other patterns, which must fail on the clauses named: it shows that the hypothesis can fail."`
@@ -195,6 +196,9 @@ func (f *file) scenario(name string) *Scenario {
 			e.Closes = *b.Closes
 		}
 		s.Breakers = append(s.Breakers, e)
+	}
+	for _, x := range f.SLOs {
+		s.SLOs = append(s.SLOs, x.slo())
 	}
 	if f.Seed != nil {
 		s.Seed = *f.Seed

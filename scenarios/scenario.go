@@ -35,6 +35,7 @@ type Scenario struct {
 	Faults      []faults.Spec
 	Hypothesis  []Expectation
 	Breakers    []BreakerExpectation
+	SLOs        []SLO
 	Invariants  []string
 	Abort       []expect.Clause // nil: the default conditions; see AbortSet
 	AbortSet    bool

@@ -115,6 +115,11 @@ clause about the same stream, phase and metric, or is added. Nothing is written.
 					}
 				}
 			}
+			for _, line := range reports.SLOLines(r.Result.SLOs) {
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), line); err != nil {
+					return internal(err)
+				}
+			}
 			if c := r.Result.Control; c != nil {
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "control: %s\n", c.Pair); err != nil {
 					return internal(err)

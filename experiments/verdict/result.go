@@ -27,6 +27,7 @@ type Hypotheses struct {
 	Breakers   []Breaker   `json:"breakers"`
 	Invariants []string    `json:"invariants"`
 	Faults     []Fault     `json:"faults"`
+	SLOs       []SLO       `json:"slos,omitempty"`
 	Sham       bool        `json:"sham,omitempty"` // the faults were left out on purpose
 }
 
@@ -101,6 +102,7 @@ type Result struct {
 	Faults      []FaultResult       `json:"faults"`
 	Load        []LoadResult        `json:"load"`
 	Recovery    []RecoveryResult    `json:"recovery,omitempty"`
+	SLOs        []SLOResult         `json:"slos,omitempty"`
 	Control     *ControlResult      `json:"control"`
 	Environment journal.Environment `json:"environment"`
 	StartedAt   time.Time           `json:"started_at"`
