@@ -59,7 +59,7 @@ RUN is a run folder, or "last" for the newest below .chaosctl/runs.`,
 			return internal(printReport(cmd.OutOrStdout(), output, dir, r))
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "text", "what stdout gets: text, json, markdown or junit")
+	cmd.Flags().StringVar(&output, "output", "text", "what stdout gets: text, json, markdown, junit or html")
 	cmd.Flags().BoolVar(&write, "write", false, "replace the report files in the run folder")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

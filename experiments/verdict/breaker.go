@@ -423,7 +423,7 @@ func opensCheck(b Breaker, first *opening, faultFrom, end time.Duration, passing
 	case first == nil && end < faultFrom+b.Opens:
 		c.Verdict, c.Detail = Inconclusive, "had not opened when the run ended"
 	case first == nil:
-		c.Verdict, c.Detail = Fail, "never opened: the caller went on calling" + passing
+		c.Verdict, c.Detail = Fail, "never opened: the caller went on calling"+passing
 	case first.start() < faultFrom-resolution:
 		c.Verdict, c.Detail = Inconclusive, "was open already when the fault began"
 	default:

@@ -60,7 +60,7 @@ type Side struct {
 // Comparison says how B differs from A, per stream, phase and metric.
 type Comparison struct {
 	Version    int          `json:"version"`
-	Kind       string       `json:"kind"` // runs: one of each; repeats: several of each; phases: of one run
+	Kind       string       `json:"kind"` // runs: one of each; repeats: several of each; pairs: several, side by side; phases: of one run
 	Scenario   string       `json:"scenario"`
 	A          SideResult   `json:"a"`
 	B          SideResult   `json:"b"`
@@ -100,6 +100,8 @@ type Difference struct {
 	SamplesA        int      `json:"samples_a"`
 	SamplesB        int      `json:"samples_b"`
 	Note            string   `json:"note,omitempty"`
+
+	Pairs []PairedDifference `json:"pairs,omitempty"` // see ComparePairs
 }
 
 // fewestBlocks that latencies must hold on each side for their scatter to be known at all.
@@ -636,7 +638,6 @@ func compareRuns(d Difference, a, b []part, m Margins, confidence float64, of fu
 		d.Note = "no data on one side"
 		return d
 	}
-	middle := func(v []float64) float64 { return (v[(len(v)-1)/2] + v[len(v)/2]) / 2 }
 	ma, mb := middle(va), middle(vb)
 	shift, low, high := shiftOfRuns(va, vb, confidence)
 	if d.Unit == "s" {

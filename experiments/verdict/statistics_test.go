@@ -41,6 +41,10 @@ var worked = map[string]func(in arguments) map[string]float64{
 		shift, low, high := shiftOfRuns(in.numbers("a"), in.numbers("b"), in.number("confidence"))
 		return map[string]float64{"shift": shift, "low": low, "high": high, "bounded": asNumber(!math.IsInf(low, 0))}
 	},
+	"pairs": func(in arguments) map[string]float64 {
+		shift, low, high := signedRanks(in.numbers("differences"), in.number("confidence"))
+		return map[string]float64{"shift": shift, "low": low, "high": high, "bounded": asNumber(!math.IsInf(low, 0))}
+	},
 	"anytime": func(in arguments) map[string]float64 {
 		low, high := anytime(in.number("good"), in.number("n"), in.number("confidence"))
 		return map[string]float64{"low": low, "high": high}
