@@ -10,6 +10,7 @@ import (
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 )
 
 // window is how finely the run is observed: load, edges and breakers alike.
@@ -62,6 +63,38 @@ func (r *run) observeBreakers() {
 				last[name] = state
 				r.write(journal.Event{Breaker: &journal.Breaker{Edge: name, State: state}})
 			}
+		}
+	}
+}
+
+// lookEvery is how often a service is asked for its metrics.
+const lookEvery = 250 * time.Millisecond
+
+// observeMetrics reads the state of one breaker from its service's own metrics, and
+// writes the changes. It asks the service itself, not through an edge: a question is
+// no call. The first failure of a kind is a warning; a service that is down says
+// nothing of its breaker.
+func (r *run) observeMetrics(edge string, source metrics.Source) {
+	reader := metrics.NewReader(source)
+	last, warned := "", false
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*lookEvery)
+		state, err := reader.Look(ctx, r.system.Address(source.Service))
+		cancel()
+		switch {
+		case err != nil && !warned:
+			warned = true
+			r.mark(fmt.Sprintf("breaker on %s: its state cannot be read from the metrics of %s: %v", edge, source.Service, err), true)
+		case err == nil && state != last:
+			last = state
+			r.write(journal.Event{Breaker: &journal.Breaker{Edge: edge, State: state, Source: string(source.Kind)}})
+		}
+		select {
+		case <-tick.C:
+		case <-r.stopped:
+			return
 		}
 	}
 }

@@ -307,6 +307,15 @@ func breakerWords(b verdict.BreakerResult) string {
 	if b.UpstreamPerS != nil {
 		s += ", " + chart.Rate(*b.UpstreamPerS) + " let through while open"
 	}
+	if b.ReportedBy != "" {
+		s += "; by its own " + clean(b.ReportedBy) + " metrics"
+		i := slices.IndexFunc(b.Reported, func(s verdict.Span) bool { return s.State != "closed" })
+		if i < 0 {
+			s += " it never opened"
+		} else {
+			s += " opened at " + chart.Seconds(b.Reported[i].FromS)
+		}
+	}
 	for i, p := range slices.Sorted(maps.Keys(b.FailFastS)) {
 		if i == 0 {
 			s += "; the caller's answers while open:"

@@ -451,6 +451,17 @@ func (c *checker) breaker(b breakerExpectation) {
 			c.doc.Report(path, "", "an open breaker answers fast and spares the callee: %s takes < or <=, not %s", clause.Name(), clause.Op)
 		}
 	}
+	if m := b.Metrics; m != nil {
+		if m.Service != "" {
+			c.service(at+".metrics.service", "metrics", m.Service)
+		}
+		if m.Path != "" && !strings.HasPrefix(m.Path, "/") {
+			c.doc.Report(at+".metrics.path", "write /metrics", "a path begins with /; got %q", m.Path)
+		}
+		if m.Name == "" && c.doc.Has(at+".metrics.name") {
+			c.doc.Report(at+".metrics.name", "", "the name of the breaker is empty")
+		}
+	}
 	c.once(c.breakers, at, b.Name)
 }
 

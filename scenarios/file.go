@@ -16,7 +16,9 @@ import (
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/scenarios/strict"
 	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
+	"github.com/chaosctl/chaosctl/targets/topology"
 )
 
 // Problems is every mistake of a scenario file, each with its place in the file.
@@ -135,6 +137,8 @@ type breakerExpectation struct {
 	Open   []expect.Clause `yaml:"open" doc:"While it is open: pNN of the caller's answers, upstream calls per second."`
 	Closes *time.Duration  `yaml:"closes" doc:"Closed within this time of the fault's end."`
 	Flaps  *int            `yaml:"flaps" doc:"At most so many closings and reopenings during the fault."`
+	// Shown beside what the wire tells; a disagreement is a warning.
+	Metrics *metrics.Source `yaml:"metrics" doc:"Where the caller tells the state of its breaker in Prometheus metrics: shown beside what the wire tells, a disagreement is a warning."`
 }
 
 type control struct {
@@ -187,8 +191,16 @@ func (f *file) scenario(name string) *Scenario {
 		})
 	}
 	for _, b := range f.Breakers {
-		e := BreakerExpectation{Open: b.Open, Flaps: b.Flaps}
+		e := BreakerExpectation{Open: b.Open, Flaps: b.Flaps, Metrics: b.Metrics}
 		e.Edge, _ = edgeName(b.Name)
+		if m := e.Metrics; m != nil {
+			if m.Service == "" {
+				m.Service, _, _ = topology.ParseEdge(b.Name)
+			}
+			if m.Path == "" {
+				m.Path = m.Kind.DefaultPath()
+			}
+		}
 		if b.Opens != nil {
 			e.Opens = *b.Opens
 		}

@@ -142,7 +142,7 @@ hypothesis:
     settle: 1s
     recovery: 1s
 breakers:
-  orders -> payments: { opens: 5s, open: [p99 < 20ms, upstream <= 2/s], closes: 5s, flaps: 3 }
+  orders -> payments: { opens: 5s, open: [p99 < 20ms, upstream <= 2/s], closes: 5s, flaps: 3, metrics: { service: orders, path: /metrics, kind: opossum, name: payments } }
 slos:
   shoppers: { objective: 99.9%, window: 30d, indicator: ok within 300ms, scale: 60, spends: 10%, alerts: [{ long: 1h, short: 5m, burn: 14.4, severity: page, fires: 2m }] }
   taken: { load: shoppers, openslo: slo.yaml }

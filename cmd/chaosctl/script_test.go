@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"chaosctl": main,
 		"hello":    hello,
+		"guarded":  guarded,
 	})
 }
 

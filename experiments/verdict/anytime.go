@@ -71,7 +71,8 @@ func evidenceAbove(p, s, n float64) float64 {
 // in its own 100 ms, is finished: the first to finish are the fast ones, and a
 // share of them would flatter. Where failures come in bursts the requests are
 // replaced by as many independent ones as they are worth; how long a burst is was
-// itself peeked at, so that such a state is labelled an estimate.
+// itself peeked at, so that such a state is labelled an estimate. So is one in
+// which nothing has failed yet: a burst that did not come cannot be seen.
 type Live struct {
 	h      Hypotheses
 	claims []liveClaim
@@ -85,19 +86,28 @@ type LiveState struct {
 	Samples   int
 	Estimate  float64
 	Low, High float64
-	// Anytime tells that the bounds hold however often one looks. Otherwise they
-	// are an estimate: failures come in bursts, and looking at them takes its toll.
-	Anytime bool
+	// Basis is what the bounds rest on: Independent, UnseenBursts or Estimated.
+	Basis Basis
 }
+
+// Basis is how far bounds that are looked at all the time can be trusted.
+type Basis string
+
+const (
+	// Independent: failures were seen, and they do not come in bursts. The bounds
+	// hold however often one looks.
+	Independent Basis = "at any time of looking"
+	// UnseenBursts: nothing has failed yet (or nothing else happened), so that the
+	// bounds hold only if it will not come in bursts.
+	UnseenBursts Basis = "an estimate: bursts that have not come yet are not excluded"
+	// Estimated: failures come in bursts, whose length was peeked at as well.
+	Estimated Basis = "an estimate: failures come in bursts"
+)
 
 // String is the state in a few words.
 func (s LiveState) String() string {
 	word := map[Verdict]string{Pass: "holds so far", Fail: "does not hold", Inconclusive: "undecided"}[s.Verdict]
-	label := "at any time of looking"
-	if !s.Anytime {
-		label = "an estimate: failures come in bursts"
-	}
-	return fmt.Sprintf("%s: %s, %s of %s good, between %s and %s (%s)", s.Objective, word, percent(s.Estimate), plural(s.Samples, "request", "requests"), percent(s.Low), percent(s.High), label)
+	return fmt.Sprintf("%s: %s, %s of %s good, between %s and %s (%s)", s.Objective, word, percent(s.Estimate), plural(s.Samples, "request", "requests"), percent(s.Low), percent(s.High), s.Basis)
 }
 
 // liveClaim is one objective with the slots of its part of the run.
@@ -197,14 +207,16 @@ const memory = 1.5
 
 func (x *liveClaim) state(confidence float64) (LiveState, bool) {
 	s := estimateShare(x.windows, confidence)
-	out := LiveState{ID: x.o.ID(), Objective: x.o.Load + " " + x.o.Phase + " " + x.o.Clause.String(), Verdict: Inconclusive, Samples: s.n, Estimate: s.estimate, Anytime: true}
+	out := LiveState{ID: x.o.ID(), Objective: x.o.Load + " " + x.o.Phase + " " + x.o.Clause.String(), Verdict: Inconclusive, Samples: s.n, Estimate: s.estimate, Basis: Independent}
 	if s.n == 0 {
 		return out, false
 	}
 	n := float64(s.n)
-	if !s.uniform && s.block > memory {
-		out.Anytime = false
-		n = s.effective
+	switch {
+	case s.uniform:
+		out.Basis = UnseenBursts
+	case s.block > memory:
+		out.Basis, n = Estimated, s.effective
 	}
 	out.Low, out.High = anytime(s.estimate*n, n, confidence)
 	out.Verdict = x.c.verdict(out.Low, out.High)

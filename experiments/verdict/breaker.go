@@ -66,7 +66,7 @@ type opening struct {
 // judgeBreaker judges one breaker.
 func judgeBreaker(h Hypotheses, r *record, b Breaker) BreakerResult {
 	out := BreakerResult{Edge: b.Edge, Verdict: Inconclusive}
-	out.Reported = r.reported(b.Edge)
+	out.Reported, out.ReportedBy = r.reported(b.Edge)
 	faultFrom, faultTo := r.actual(h, b)
 	end := r.last
 	if n := len(h.Phases); n > 0 {
@@ -608,10 +608,14 @@ func (o openTime) check(c expect.Clause, confidence float64, opened bool) Check 
 	return out
 }
 
-// reported is the breaker as the service tells it.
-func (r *record) reported(edge string) []Span {
-	var all []Span
+// reported is the breaker as the service tells it, in its metrics where it has
+// some: what is asked for counts more than what a reference service offers.
+func (r *record) reported(edge string) (all []Span, by string) {
 	lines := r.breakers[edge]
+	if i := slices.IndexFunc(lines, func(l breakerLine) bool { return l.source != "" }); i >= 0 {
+		by = lines[i].source
+		lines = slices.DeleteFunc(slices.Clone(lines), func(l breakerLine) bool { return l.source != by })
+	}
 	for i, line := range lines {
 		to := r.last
 		if i+1 < len(lines) {
@@ -623,7 +627,7 @@ func (r *record) reported(edge string) []Span {
 		}
 		all = append(all, Span{line.state, sec(line.at), sec(to)})
 	}
-	return all
+	return all, by
 }
 
 // disagreement compares the wire with the service's own report, if there is

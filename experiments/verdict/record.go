@@ -85,8 +85,9 @@ type (
 		journal.Fault
 	}
 	breakerLine struct {
-		at    time.Duration
-		state string
+		at     time.Duration
+		state  string
+		source string
 	}
 	serviceLine struct {
 		at time.Duration
@@ -138,7 +139,7 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		case e.Fault != nil:
 			r.faults[e.Fault.Name] = append(r.faults[e.Fault.Name], faultLine{e.At, *e.Fault})
 		case e.Breaker != nil:
-			r.breakers[e.Breaker.Edge] = append(r.breakers[e.Breaker.Edge], breakerLine{e.At, e.Breaker.State})
+			r.breakers[e.Breaker.Edge] = append(r.breakers[e.Breaker.Edge], breakerLine{e.At, e.Breaker.State, e.Breaker.Source})
 		case e.Probe != nil:
 			r.probes = append(r.probes, *e.Probe)
 		case e.Service != nil:
