@@ -91,10 +91,11 @@ func (p *progress) Event(e journal.Event) {
 }
 
 // decide asks, once a second, which objectives are decided so far, and says what is
-// new. Looking all the time is what these bounds are made for.
+// new. Looking all the time is what these bounds are made for. In a long run it asks
+// less often: a look goes through all that was seen, and the journal waits for it.
 func (p *progress) decide(e journal.Event) (lines string) {
 	p.live.Observe(e)
-	if e.At-p.judged < time.Second && e.End == nil {
+	if e.At-p.judged < max(time.Second, e.At/50) && e.End == nil {
 		return ""
 	}
 	p.judged = e.At

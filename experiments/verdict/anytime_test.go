@@ -82,7 +82,7 @@ func TestSimulatedPeeking(t *testing.T) {
 		{seconds: 120, bad: 0.01}, {seconds: 120, bad: 0.1}, {seconds: 600, bad: 0.02}, {seconds: 600, bad: 0.3},
 		{seconds: 600, burst: 1, bad: 0.1}, {seconds: 600, burst: 3, bad: 0.3},
 	} {
-		runs := 300
+		runs := 300 / fewer
 		switch {
 		case *simulate:
 			runs = 4000
@@ -105,7 +105,7 @@ func TestSimulatedPeeking(t *testing.T) {
 				t.Errorf("%d s, %g %% bad: %s was shown at some time in %s of runs, at most %.1f %% are allowed", s.seconds, 100*s.bad, what, pc(n), 100*most(runs))
 			}
 		}
-		if c.naive < 2*c.anytime {
+		if runs >= 300 && c.naive < 2*c.anytime {
 			t.Errorf("%d s, %g %% bad: the bound for one look misses in %s of runs, ours in %s: this simulation does not show what it is for", s.seconds, 100*s.bad, pc(c.naive), pc(c.anytime))
 		}
 	}

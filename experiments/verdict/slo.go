@@ -239,13 +239,20 @@ func judgeSLO(h Hypotheses, r *record, s SLO) SLOResult {
 	out.Rate, out.BudgetRequests = plain(rate), plain(allowed.Mul(rate).Mul(window).Round(3))
 
 	from, to, injected := r.incident(h)
+	var faulty decimal.Decimal // burn rate in the faults
 	if !injected {
 		out.Note = "no fault was injected, so there is no incident"
 	} else {
 		out.FromS, out.ToS = ptr(sec(from)), ptr(sec(end))
-		for _, w := range r.between(s.Load, from.Truncate(step), end, s.good) {
+		var n, bad int // of those that were due while the faults were in place
+		first := from.Truncate(step)
+		for k, w := range r.between(s.Load, first, end, s.good) {
 			out.Samples, out.Bad = out.Samples+w.n, out.Bad+w.n-w.good
+			if first+time.Duration(k)*step < to {
+				n, bad = n+w.n, bad+w.n-w.good
+			}
 		}
+		faulty = burnRate(decimal.NewFromInt(int64(bad)), decimal.NewFromInt(int64(n)), allowed)
 		if out.Samples > 0 && rate.Sign() > 0 {
 			part := spent(decimal.NewFromInt(int64(out.Bad)), scale, allowed, rate, window)
 			out.Spent, out.SpentS = ptr(plain(part)), ptr(plain(part.Mul(allowed).Mul(window).Round(6)))
@@ -256,7 +263,7 @@ func judgeSLO(h Hypotheses, r *record, s SLO) SLOResult {
 	shortest := s.Window
 	for _, a := range s.Alerts {
 		shortest = min(shortest, a.Short)
-		out.Alerts = append(out.Alerts, x.alert(s, a, from, min(to, end), injected))
+		out.Alerts = append(out.Alerts, x.alert(s, a, from, injected, faulty))
 	}
 	length := max(slotsOf(shortest, s.Scale), int64(time.Second/step))
 	length = min(length, max(1, x.to-x.from))
@@ -383,7 +390,7 @@ func slotsOf(d time.Duration, scale float64) int64 {
 
 // alert evaluates one alert at the end of each slot, and beyond the run's end
 // until it resets.
-func (x burning) alert(s SLO, a Alert, fault, reverted time.Duration, injected bool) AlertResult {
+func (x burning) alert(s SLO, a Alert, fault time.Duration, injected bool, faulty decimal.Decimal) AlertResult {
 	out := AlertResult{Severity: a.Severity, LongS: sec(a.Long), ShortS: sec(a.Short), Burn: plain(a.Burn)}
 	long, short := slotsOf(a.Long, s.Scale), slotsOf(a.Short, s.Scale)
 	if short < 1 {
@@ -436,24 +443,24 @@ func (x burning) alert(s SLO, a Alert, fault, reverted time.Duration, injected b
 	case out.Times > 0:
 		out.ResetAtS = ptr(sec(time.Duration(reset) * step))
 	case injected:
-		out.NeedsS = x.needs(s, a, fault, reverted)
+		out.NeedsS = needs(s, a, faulty)
 	}
 	return out
 }
 
-// needs is how long the faults would have to go on, at the burn rate there was
-// while they were in place, before the alert fires (The Site Reliability Workbook, chapter 5):
+// needs is how long the faults would have to go on, at the burn rate of the requests
+// that were due while they were in place, before the alert fires (The Site
+// Reliability Workbook, chapter 5):
 //
 //	burn / burn rate in the faults · long window
 //
-// null where it burns no faster than the alert allows.
-func (x burning) needs(s SLO, a Alert, fault, reverted time.Duration) *float64 {
-	b := x.rate(slotOf(fault.Truncate(step)), max(slotOf(reverted), slotOf(fault)+1))
-	if b.LessThanOrEqual(a.Burn) {
+// null where they burn no faster than the alert allows.
+func needs(s SLO, a Alert, faulty decimal.Decimal) *float64 {
+	if faulty.LessThanOrEqual(a.Burn) {
 		return nil
 	}
 	long := decimal.NewFromFloat(a.Long.Seconds()).Div(decimal.NewFromFloat(s.Scale))
-	return ptr(plain(a.Burn.Mul(long).DivRound(b, 3)))
+	return ptr(plain(a.Burn.Mul(long).DivRound(faulty, 3)))
 }
 
 // claim judges what the SLO claims of the incident.

@@ -70,7 +70,7 @@ var worked = map[string]func(in arguments) map[string]float64{
 			}
 		}
 		a := Alert{Long: time.Duration(in.number("long_s")) * time.Second, Short: time.Duration(in.number("short_s")) * time.Second, Burn: in.decimal("burn")}
-		out := x.alert(SLO{Scale: in.number("scale")}, a, 10*time.Second, 30*time.Second, true)
+		out := x.alert(SLO{Scale: in.number("scale")}, a, 10*time.Second, true, x.rate(100, 300))
 		got := map[string]float64{}
 		for name, v := range map[string]*float64{"fired_after_s": out.FiredAfterS, "fired_after_slo_s": out.FiredAfterSLOS, "reset_at_s": out.ResetAtS, "needs_s": out.NeedsS} {
 			if v != nil {
