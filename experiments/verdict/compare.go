@@ -620,20 +620,22 @@ func superiority(av, ac, bv, bc []float64) float64 {
 // at the critical value of Mann and Whitney's U (Hollander and Wolfe,
 // Nonparametric Statistical Methods, section 4.3).
 func compareRuns(d Difference, a, b []part, m Margins, confidence float64, of func(part) (float64, int)) Difference {
-	values := func(parts []part) (all []float64, n int) {
+	values := func(parts []part, together *pool) (all []float64, n int) {
 		for _, p := range parts {
 			v, k := of(p)
 			n += k
 			if k > 0 {
 				all = append(all, v)
+				together.add(v, k)
 			}
 		}
 		slices.Sort(all)
 		return all, n
 	}
 	var va, vb []float64
-	va, d.SamplesA = values(a)
-	vb, d.SamplesB = values(b)
+	var pa, pb pool
+	va, d.SamplesA = values(a, &pa)
+	vb, d.SamplesB = values(b, &pb)
 	if len(va) == 0 || len(vb) == 0 {
 		d.Note = "no data on one side"
 		return d
@@ -649,6 +651,7 @@ func compareRuns(d Difference, a, b []part, m Margins, confidence float64, of fu
 		d.Superiority = ptr(superiority(va, ones(va), vb, ones(vb)))
 	} else {
 		d.Margin = math.Max(m.Share, m.ShareRatio*(1-ma))
+		low, high = noNarrower(low, high, pa, pb, confidence)
 	}
 	d.A, d.B, d.Difference = ptr(ma), ptr(mb), ptr(shift)
 	if !math.IsInf(low, 0) {

@@ -90,6 +90,14 @@ func pairedRow(pairs []Difference, a, b []string, m Margins, confidence float64)
 	}
 	ma, mb := middle(va), middle(vb)
 	shift, low, high := signedRanks(all, confidence)
+	if d.Unit != "s" {
+		var sides [2]pool
+		for _, x := range pairs {
+			sides[0].add(*x.A, x.SamplesA)
+			sides[1].add(*x.B, x.SamplesB)
+		}
+		low, high = noNarrower(low, high, sides[0], sides[1], confidence)
+	}
 	if d.Unit == "s" {
 		d.Margin = math.Max(m.Latency.Seconds(), m.LatencyRatio*ma)
 		d.Outcome = outcome(low, high, d.Margin)
@@ -108,6 +116,31 @@ func pairedRow(pairs []Difference, a, b []string, m Margins, confidence float64)
 		d.Note = why + "; " + found
 	}
 	return d
+}
+
+// pool is the requests of several runs together.
+type pool struct{ good, n float64 }
+
+func (p *pool) add(share float64, n int) {
+	p.good += share * float64(n)
+	p.n += float64(n)
+}
+
+// noNarrower widens bounds on a difference of shares to what all the requests
+// together allow, were they independent. Five runs without a failure on each side
+// differ by nothing, each time; that their builds do not differ, 60 requests a run do
+// not show.
+func noNarrower(low, high float64, a, b pool, confidence float64) (float64, float64) {
+	of := func(p pool) share {
+		s := share{estimate: p.good / p.n}
+		s.low, s.high = bounds(p.good, p.n, confidence)
+		return s
+	}
+	if a.n == 0 || b.n == 0 {
+		return low, high
+	}
+	l, h := shareDifference(of(a), of(b))
+	return math.Min(low, l), math.Max(high, h)
 }
 
 // middle is the median.

@@ -68,6 +68,19 @@ func TestComparePairs(t *testing.T) {
 	if d := rowOf(t, ComparePairs(a, b, Margins{Share: 0.01, LatencyRatio: 0.5}, 0.95), "during", "latency"); d.Outcome != Noise {
 		t.Errorf("with a relative floor of 50 %%: %s, margin %g, want noise", d.Outcome, d.Margin)
 	}
+	// Nothing failed in five short runs of each: they differ by nothing each time, and
+	// so few requests do not show that the builds do not differ.
+	short := func() (s Side) {
+		for i := range 5 {
+			s.Runs = append(s.Runs, noisy(t, uint64(i+1), 1, 50, 0.05, 0))
+		}
+		return s
+	}
+	for name, c := range map[string]Comparison{"pairs": ComparePairs(short(), short(), Margins{Share: 0.005}, 0.95), "runs": Compare(short(), short(), Margins{Share: 0.005}, 0.95)} {
+		if d := rowOf(t, c, "during", "ok"); d.Outcome != Undecided || *d.Difference != 0 || *d.High < 0.008 {
+			t.Errorf("%s without a failure, %d requests a side: %s, from %v to %v; want undecided, from -1 to 1 %%", name, d.SamplesA, d.Outcome, value(d.Low), value(d.High))
+		}
+	}
 	few, slow := pairs(3, 200)
 	got := ComparePairs(few, slow, margin, 0.95)
 	if d := rowOf(t, got, "during", "latency"); d.Outcome != Undecided || got.Outcome != Undecided || !strings.Contains(strings.Join(got.Notes, " "), "3 pairs can never be significant") || !strings.Contains(d.Note, "3 regressed") {
