@@ -43,8 +43,8 @@ storm-proxy: ## the proxy under the race detector: API calls against 200 connect
 stable: build ## every library scenario 20 times, three at once (30 min); writes docs/stability.md
 	bash test/stable.sh 20 --lanes 3
 
-simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (2 min), into docs/statistics.md
-	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate
+simulate: ## how often bounds and verdicts are wrong, 4,000 phases per case (10 min), into docs/statistics.md
+	go test ./experiments/verdict -run '^TestSimulated' -count 1 -simulate -timeout 60m
 
 kill-matrix: build ## end chaosctl at 540 points, see that nothing is left, into docs/kill-matrix.md (1 to 2 min); POINTS=… SEED=…
 	go test ./test/killmatrix -count=1 -v -timeout 30m -binary ../../bin/chaosctl -points $(or $(POINTS),540) -seed $(or $(SEED),1) -doc ../../docs/kill-matrix.md

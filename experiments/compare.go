@@ -119,12 +119,15 @@ func brief(v any) string {
 	if v == nil {
 		return "nothing"
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
+	var text strings.Builder
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false) // "orders -> payments", not "orders -\u003e payments"
+	if err := e.Encode(v); err != nil {
 		return fmt.Sprint(v)
 	}
-	if r := []rune(string(b)); len(r) > 60 {
+	b := strings.TrimSuffix(text.String(), "\n")
+	if r := []rune(b); len(r) > 60 {
 		return string(r[:59]) + "…"
 	}
-	return string(b)
+	return b
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 )
 
 // window is how finely the run is observed: load, edges and breakers alike.
@@ -89,6 +90,38 @@ func (r *run) observeBreakers() {
 	}
 }
 
+// lookEvery is how often a service is asked for its metrics.
+const lookEvery = 250 * time.Millisecond
+
+// observeMetrics reads the state of one breaker from its service's own metrics, and
+// writes the changes. It asks the service itself, not through an edge: a question is
+// no call. The first failure of a kind is a warning; a service that is down says
+// nothing of its breaker.
+func (r *run) observeMetrics(edge string, source metrics.Source) {
+	reader := metrics.NewReader(source)
+	last, warned := "", false
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*lookEvery)
+		state, err := reader.Look(ctx, r.system.Address(source.Service))
+		cancel()
+		switch {
+		case err != nil && !warned:
+			warned = true
+			r.mark(fmt.Sprintf("breaker on %s: its state cannot be read from the metrics of %s: %v", edge, source.Service, err), true)
+		case err == nil && state != last:
+			last = state
+			r.write(journal.Event{Breaker: &journal.Breaker{Edge: edge, State: state, Source: string(source.Kind)}})
+		}
+		select {
+		case <-tick.C:
+		case <-r.stopped:
+			return
+		}
+	}
+}
+
 // stopObserving ends the observers; what they saw last is written.
 func (r *run) stopObserving() {
 	close(r.stopped)
@@ -132,7 +165,7 @@ func (s *steadiness) observe(e journal.Event) {
 func (r *run) unsteady() string {
 	h := r.plan.Hypotheses
 	h.Objectives = slices.DeleteFunc(slices.Clone(h.Objectives), func(o verdict.Objective) bool { return o.Phase != "before" })
-	h.Breakers, h.Faults, h.Invariants = nil, nil, nil
+	h.Breakers, h.Faults, h.Invariants, h.SLOs = nil, nil, nil, nil
 	if len(h.Objectives) == 0 {
 		return ""
 	}

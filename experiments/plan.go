@@ -17,6 +17,7 @@ import (
 	"github.com/chaosctl/chaosctl/scenarios"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 	"github.com/chaosctl/chaosctl/targets/topology"
 )
@@ -49,6 +50,7 @@ type Plan struct {
 	Abort       []expect.Clause             `json:"abort,omitempty"`
 	Hypotheses  verdict.Hypotheses          `json:"hypotheses"`
 	MustFail    []string                    `json:"must_fail,omitempty"` // of the control
+	Metrics     map[string]metrics.Source   `json:"metrics,omitempty"`   // per edge: where the state of its breaker is told
 }
 
 // DefaultAbort ends a run whose system has stopped answering for good.
@@ -286,6 +288,22 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 	}
 	for _, b := range s.Breakers {
 		h.Breakers = append(h.Breakers, breakerClaim(b, p, phases, scale))
+		if b.Metrics != nil {
+			if p.Metrics == nil {
+				p.Metrics = map[string]metrics.Source{}
+			}
+			p.Metrics[edgeName(b.Edge)] = *b.Metrics
+		}
+	}
+	for _, x := range s.SLOs {
+		slo := verdict.SLO{Name: x.Name, Load: x.Load, Objective: x.Objective, Within: x.Within, Window: x.Window, Scale: x.Scale, Spends: x.Spends}
+		for _, a := range x.Alerts {
+			slo.Alerts = append(slo.Alerts, verdict.Alert(a))
+		}
+		if !x.AlertsSet {
+			slo.Alerts = verdict.DefaultAlerts(x.Window)
+		}
+		h.SLOs = append(h.SLOs, slo)
 	}
 	for _, f := range p.Faults {
 		target := f.Service

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -298,6 +300,9 @@ func (r *run) live(outer context.Context) error {
 	r.stopped = make(chan struct{})
 	r.observers.Go(r.observeEdges)
 	r.observers.Go(r.observeBreakers)
+	for _, edge := range slices.Sorted(maps.Keys(r.plan.Metrics)) {
+		r.observers.Go(func() { r.observeMetrics(edge, r.plan.Metrics[edge]) })
+	}
 	watch := r.watch(stop)
 
 	var all sync.WaitGroup

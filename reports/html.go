@@ -189,6 +189,7 @@ func newPage(r Report) *page {
 		{"throughput", "Throughput and errors", p.throughput},
 		{"breakers", "Breakers", p.breakers},
 		{"invariants", "Invariants", p.invariants},
+		{"slos", "Error budgets", p.slos},
 		{"percentiles", "Percentiles by phase", p.percentiles},
 		{"edges", "Calls per edge", p.edgeCalls},
 		{"delay", "Added delay", p.addedDelay},
@@ -442,7 +443,7 @@ func (p *page) breakers(r Report) (string, []part) {
 	for _, b := range r.Result.Breakers {
 		lanes = append(lanes, lane(clean(b.Edge), b.Spans, false))
 		if len(b.Reported) > 0 {
-			lanes = append(lanes, lane(clean(b.Edge)+", as the service reports it", b.Reported, true))
+			lanes = append(lanes, lane(clean(b.Edge)+", as "+reporter(b)+" it", b.Reported, true))
 		}
 		desc = append(desc, clean(b.Edge)+" "+breakerWords(b))
 		t := &table{Class: "stack", Head: columnsOf("verdict", "claim", "observed")}
@@ -454,7 +455,7 @@ func (p *page) breakers(r Report) (string, []part) {
 		for _, of := range []struct {
 			by    string
 			spans []verdict.Span
-		}{{"the wire", b.Spans}, {"the service", b.Reported}} {
+		}{{"the wire", b.Spans}, {strings.TrimSuffix(strings.TrimSuffix(reporter(b), " report"), " reports"), b.Reported}} {
 			for _, s := range of.spans {
 				spans.Rows = append(spans.Rows, []cell{{Text: clean(b.Edge)}, {Text: of.by}, {Text: clean(s.State)}, num(chart.Clock(round(s.FromS, 2))), num(chart.Clock(round(s.ToS, 2)))})
 			}
@@ -470,6 +471,14 @@ func (p *page) breakers(r Report) (string, []part) {
 	}
 	parts = append(parts, claims...)
 	return "States are read from the wire: from which calls pass and which are answered without one. What the service itself reports stands beneath, for comparison; it is not judged.", parts
+}
+
+// reporter says who tells a breaker's state, beside the wire.
+func reporter(b verdict.BreakerResult) string {
+	if b.ReportedBy != "" {
+		return "the service's " + clean(b.ReportedBy) + " metrics report"
+	}
+	return "the service reports"
 }
 
 func (p *page) invariants(r Report) (string, []part) {

@@ -70,6 +70,15 @@ func JUnit(w io.Writer, r Report) error {
 	for _, i := range res.Invariants {
 		add("invariants", i.Name, i.Verdict, i.Detail, values(i.Values))
 	}
+	for _, x := range res.SLOs {
+		property("slo "+named(x.Name, "slo"), x.Objective+": "+sloWords(x))
+		for _, a := range x.Alerts {
+			property("slo "+named(x.Name, "slo")+", "+alertName(a), alertWords(a, x))
+		}
+		for _, c := range x.Checks {
+			add("slos", x.Name+": "+c.Claim, c.Verdict, c.Detail, sloWords(x))
+		}
+	}
 	for _, f := range res.Faults {
 		v, seen := faultVerdict(r, f)
 		if v == verdict.Fail {

@@ -41,6 +41,7 @@ func Markdown(w io.Writer, r Report) error {
 	m.breakers(res.Breakers)
 	m.invariants(res.Invariants)
 	m.faults(r)
+	m.slos(res.SLOs)
 	m.load(r)
 	m.run(r)
 	_, err := io.WriteString(w, m.String())

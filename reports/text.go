@@ -42,6 +42,7 @@ func Text(w io.Writer, r Report, o TextOptions) error {
 	t.invariants(r.Result.Invariants)
 	t.faults(r)
 	t.recovery(r.Result.Recovery)
+	t.slos(r.Result.SLOs)
 	t.load(r.Result.Load)
 	t.timeline(r)
 	t.warnings(r)
@@ -305,6 +306,15 @@ func breakerWords(b verdict.BreakerResult) string {
 	s += ", " + plural(b.Flaps, "flap", "flaps") + ", " + plural(b.Probes, "probe", "probes")
 	if b.UpstreamPerS != nil {
 		s += ", " + chart.Rate(*b.UpstreamPerS) + " let through while open"
+	}
+	if b.ReportedBy != "" {
+		s += "; by its own " + clean(b.ReportedBy) + " metrics"
+		i := slices.IndexFunc(b.Reported, func(s verdict.Span) bool { return s.State != "closed" })
+		if i < 0 {
+			s += " it never opened"
+		} else {
+			s += " opened at " + chart.Seconds(b.Reported[i].FromS)
+		}
 	}
 	for i, p := range slices.Sorted(maps.Keys(b.FailFastS)) {
 		if i == 0 {

@@ -126,6 +126,11 @@ func claims(r verdict.Result) (pass, all int) {
 	for _, i := range r.Invariants {
 		see(i.Verdict)
 	}
+	for _, s := range r.SLOs {
+		if s.Verdict != "" {
+			see(s.Verdict)
+		}
+	}
 	return pass, all
 }
 

@@ -50,6 +50,7 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 	for _, b := range f.Breakers {
 		c.breaker(b)
 	}
+	c.slos(files)
 	c.invariants()
 	c.abort()
 	c.control()
@@ -466,6 +467,17 @@ func (c *checker) breaker(b breakerExpectation) {
 			c.doc.Report(path, "", "an open breaker answers fast and spares the callee: %s takes < or <=, not %s", clause.Name(), clause.Op)
 		}
 	}
+	if m := b.Metrics; m != nil {
+		if m.Service != "" {
+			c.service(at+".metrics.service", "metrics", m.Service)
+		}
+		if m.Path != "" && !strings.HasPrefix(m.Path, "/") {
+			c.doc.Report(at+".metrics.path", "write /metrics", "a path begins with /; got %q", m.Path)
+		}
+		if m.Name == "" && c.doc.Has(at+".metrics.name") {
+			c.doc.Report(at+".metrics.name", "", "the name of the breaker is empty")
+		}
+	}
 	c.once(c.breakers, at, b.Name)
 }
 
@@ -523,10 +535,12 @@ func (c *checker) abortsWhatPasses(path string, abort expect.Clause) {
 			clauses []expect.Clause
 		}{{"before", h.Before}, {"during", h.During}, {"after", h.After}} {
 			for _, clause := range part.clauses {
-				if clause.Name() != abort.Name() {
+				if clause.Metric != abort.Metric {
 					continue
 				}
-				if clause.Metric == expect.OK && abort.Ratio > clause.Ratio || clause.Metric == expect.Percentile && abort.Limit < clause.Limit {
+				// p99 is never below p95: p99 > 500ms ends runs in which p95 < 1s holds.
+				if clause.Metric == expect.OK && abort.Ratio > clause.Ratio ||
+					clause.Metric == expect.Percentile && abort.Quantile >= clause.Quantile && abort.Limit < clause.Limit {
 					c.doc.Report(path, "let it be further from good than the hypothesis is", "%q contradicts %q, which %s of %s asks for: a run that keeps its promise would be aborted", abort, clause, part.phase, h.Name)
 					return
 				}

@@ -16,7 +16,9 @@ import (
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/scenarios/strict"
 	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
+	"github.com/chaosctl/chaosctl/targets/topology"
 )
 
 // Problems is every mistake of a scenario file, each with its place in the file.
@@ -105,6 +107,7 @@ type file struct {
 	Faults      []faults.Spec        `yaml:"faults,named" doc:"What goes wrong in the phase during, by name: one verb, a target, a time."`
 	Hypothesis  []expectation        `yaml:"hypothesis,named" doc:"The steady state that each load stream must show, phase by phase."`
 	Breakers    []breakerExpectation `yaml:"breakers,named" doc:"What the circuit breaker on an edge must do, judged from the wire."`
+	SLOs        []slo                `yaml:"slos,named" doc:"Service level objectives: what this incident would cost of their error budgets, and whether their alerts would have fired."`
 	Invariants  []string             `yaml:"invariants" doc:"What must hold in the system's own state when the load has drained. The shop offers money and stock."`
 	Abort       *[]expect.Clause     `yaml:"abort" doc:"When to end the run early. Replaces the default (ok < 10% for 30s); [] means never."`
 	Control     *control             `yaml:"control" doc:"The same run with other patterns, which must fail on the clauses named: it shows that the hypothesis can fail."`
@@ -134,6 +137,8 @@ type breakerExpectation struct {
 	Open   []expect.Clause `yaml:"open" doc:"While it is open: pNN of the caller's answers, upstream calls per second."`
 	Closes *time.Duration  `yaml:"closes" doc:"Closed within this time of the fault's end."`
 	Flaps  *int            `yaml:"flaps" doc:"At most so many closings and reopenings during the fault."`
+	// Shown beside what the wire tells; a disagreement is a warning.
+	Metrics *metrics.Source `yaml:"metrics" doc:"Where the caller tells the state of its breaker in Prometheus metrics: shown beside what the wire tells, a disagreement is a warning."`
 }
 
 type control struct {
@@ -186,8 +191,16 @@ func (f *file) scenario(name string) *Scenario {
 		})
 	}
 	for _, b := range f.Breakers {
-		e := BreakerExpectation{Open: b.Open, Flaps: b.Flaps}
+		e := BreakerExpectation{Open: b.Open, Flaps: b.Flaps, Metrics: b.Metrics}
 		e.Edge, _ = edgeName(b.Name)
+		if m := e.Metrics; m != nil {
+			if m.Service == "" {
+				m.Service, _, _ = topology.ParseEdge(b.Name)
+			}
+			if m.Path == "" {
+				m.Path = m.Kind.DefaultPath()
+			}
+		}
 		if b.Opens != nil {
 			e.Opens = *b.Opens
 		}
@@ -195,6 +208,9 @@ func (f *file) scenario(name string) *Scenario {
 			e.Closes = *b.Closes
 		}
 		s.Breakers = append(s.Breakers, e)
+	}
+	for _, x := range f.SLOs {
+		s.SLOs = append(s.SLOs, x.slo())
 	}
 	if f.Seed != nil {
 		s.Seed = *f.Seed

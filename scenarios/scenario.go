@@ -19,6 +19,7 @@ import (
 	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 )
 
@@ -35,6 +36,7 @@ type Scenario struct {
 	Faults      []faults.Spec
 	Hypothesis  []Expectation
 	Breakers    []BreakerExpectation
+	SLOs        []SLO
 	Invariants  []string
 	Abort       []expect.Clause // nil: the default conditions; see AbortSet
 	AbortSet    bool
@@ -64,6 +66,8 @@ type BreakerExpectation struct {
 	Closes time.Duration // 0: not claimed
 	Open   []expect.Clause
 	Flaps  *int
+	// Metrics is where the breaker's own state is told; nil: nowhere.
+	Metrics *metrics.Source
 }
 
 // Control is the variant that must fail: other patterns, and the clauses

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chaosctl/chaosctl/scenarios/expect"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 )
 
@@ -94,7 +95,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("faults in the order of the file: %s", got)
 	}
 	flaps := 3
-	want := []BreakerExpectation{{Edge: "orders -> payments", Opens: 5 * time.Second, Closes: 5 * time.Second, Flaps: &flaps, Open: []expect.Clause{
+	want := []BreakerExpectation{{Edge: "orders -> payments", Opens: 5 * time.Second, Closes: 5 * time.Second, Flaps: &flaps, Metrics: &metrics.Source{Service: "orders", Path: "/metrics", Kind: metrics.Opossum, Name: "payments"}, Open: []expect.Clause{
 		{Metric: expect.Percentile, Quantile: 0.99, Op: "<", Limit: 20 * time.Millisecond},
 		{Metric: expect.Upstream, Op: "<=", PerS: 2},
 	}}}

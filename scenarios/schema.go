@@ -15,6 +15,7 @@ import (
 	"github.com/chaosctl/chaosctl/loadgen/arrival"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 )
 
@@ -198,6 +199,10 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[faults.Bytes]():    {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*$`, numbers: true, examples: []any{"0 B", "64KB", "64KiB"}},
 	reflect.TypeFor[faults.ByteRate](): {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*/\s*s\s*$`, examples: []any{"100KB/s", "1MiB/s"}},
 	reflect.TypeFor[faults.Source]():   {pattern: `^\s*[0-9A-Fa-f.:]+(/[0-9]+)?\s*$`, examples: []any{"10.0.0.0/8", "2001:db8::/32", "10.1.2.3"}},
+	reflect.TypeFor[metrics.Kind]():    {pattern: `^(resilience4j|envoy|opossum)$`, examples: []any{"resilience4j", "envoy", "opossum"}},
+	reflect.TypeFor[share]():           {pattern: `^\s*[0-9.]+\s*%\s*$`, examples: []any{"99.9%"}},
+	reflect.TypeFor[window]():          {pattern: `^\s*[0-9][0-9a-zµμ.]*[a-z]\s*$`, examples: []any{"30d", "4w", "1h", "5m"}},
+	reflect.TypeFor[indicator]():       {pattern: `^\s*ok(\s+within\s+\S+)?\s*$`, examples: []any{"ok", "ok within 300ms"}},
 	reflect.TypeFor[confidence]():      {pattern: `^[0-9.]+%$`, examples: []any{"95%", "99%"}},
 	reflect.TypeFor[expect.Clause](): {
 		pattern:     `^\s*(ok|upstream|p[0-9.]+)\s*(<|<=|>|>=)\s*\S+(\s+for\s+\S+)?\s*$`,

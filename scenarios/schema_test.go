@@ -142,7 +142,10 @@ hypothesis:
     settle: 1s
     recovery: 1s
 breakers:
-  orders -> payments: { opens: 5s, open: [p99 < 20ms, upstream <= 2/s], closes: 5s, flaps: 3 }
+  orders -> payments: { opens: 5s, open: [p99 < 20ms, upstream <= 2/s], closes: 5s, flaps: 3, metrics: { service: orders, path: /metrics, kind: opossum, name: payments } }
+slos:
+  shoppers: { objective: 99.9%, window: 30d, indicator: ok within 300ms, scale: 60, spends: 10%, alerts: [{ long: 1h, short: 5m, burn: 14.4, severity: page, fires: 2m }] }
+  taken: { load: shoppers, openslo: slo.yaml }
 invariants: [money, stock]
 abort: [ok < 5% for 30s]
 control: { patterns: { orders -> payments: off }, must_fail: [shoppers during ok] }
@@ -151,7 +154,24 @@ timescale: 0.5
 `
 
 // files are what they read.
-var files = fstest.MapFS{"people.csv": &fstest.MapFile{Data: []byte("name\nada\nbob\n")}}
+var files = fstest.MapFS{
+	"people.csv": &fstest.MapFile{Data: []byte("name\nada\nbob\n")},
+	"slo.yaml": &fstest.MapFile{Data: []byte(`apiVersion: openslo/v1
+kind: Service
+metadata: { name: shop }
+spec: {}
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: { name: checkout }
+spec:
+  service: shop
+  indicator: { metadata: { name: answered }, spec: { ratioMetric: { counter: true, good: { metricSource: { type: Prometheus, spec: { query: up } } } } } }
+  timeWindow: [{ duration: 4w, isRolling: true }]
+  budgetingMethod: Occurrences
+  objectives: [{ displayName: good, target: 0.995 }]
+`)},
+}
 
 const ownServices = `
 scenario: own
@@ -194,7 +214,7 @@ func walk(v any, path string, visit func(m map[string]any, path string)) {
 func open(path string) bool {
 	parts := strings.Split(path, "/")
 	switch parts[len(parts)-1] {
-	case "load", "faults", "hypothesis", "breakers", "patterns", "headers", "env", "services", "data", "capture":
+	case "load", "faults", "hypothesis", "breakers", "patterns", "headers", "env", "services", "data", "capture", "slos":
 		return true
 	}
 	return false

@@ -25,7 +25,8 @@ var compareOutputs = []string{"text", "json", "markdown", "junit", "html"}
 func newCompare() *cobra.Command {
 	var margins []string
 	var output, confidence string
-	var self bool
+	var self, paired, interleave bool
+	var f runFlags
 	cmd := &cobra.Command{
 		Use:     "compare A [B]",
 		GroupID: "run",
@@ -40,6 +41,13 @@ differ. Each may also be several: the folder of run --repeat, or folders joined
 with commas. Then the runs are the samples; fewer than four of each can never be
 significant. With A alone, its phases during and after are compared with before.
 
+With --interleave, A and B are scenarios that differ in their target or its
+patterns, and are run first, in turn, A B B A A B B A, --repeat times each, both
+of a pair with the same seed: what the machine does in the course of time then
+hits both. They are judged in pairs, as --paired does with runs made so before;
+fewer than five pairs can never be significant. The runs and the comparison stay
+in --out.
+
 With --self all runs are of the same build: the answer is this machine's noise
 floor, and what is called different there is a false alarm.
 
@@ -48,6 +56,8 @@ cannot be compared, 3 undecided.`,
 		Example: `  chaosctl compare runs/monday runs/tuesday
   chaosctl compare runs/monday
   chaosctl compare a1,a2,a3,a4 b1,b2,b3,b4 --margin 2ms --margin 1pp
+  chaosctl compare --interleave old.yaml new.yaml --repeat 5 --out runs/old-new
+  chaosctl compare --paired runs/old-new/a runs/old-new/b --output html
   chaosctl compare --self runs/monday-repeated --output json`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,13 +72,25 @@ cannot be compared, 3 undecided.`,
 			if err != nil {
 				return usage(err, "")
 			}
+			if interleave {
+				if len(args) != 2 {
+					return usage(fmt.Errorf("--interleave takes two scenarios, and %d are named", len(args)), "chaosctl compare --interleave A.yaml B.yaml --repeat 5")
+				}
+				f.output = output
+				return compareInterleaved(cmd.Context(), args[0], args[1], f, cmd.Flags().Changed("seed"), m, level, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			for _, name := range []string{"repeat", "out", "seed", "quiet"} {
+				if cmd.Flags().Changed(name) {
+					return usage(fmt.Errorf("--%s is about runs to make, and these are made already", name), "it goes with --interleave")
+				}
+			}
 			if self {
 				return compareSelf(cmd.OutOrStdout(), args, m, level, output)
 			}
 			if len(args) > 2 {
 				return usage(fmt.Errorf("%d runs: compare takes one or two sides", len(args)), "join the runs of one side with commas; --self compares all with each other")
 			}
-			return compareSides(cmd.OutOrStdout(), args, m, level, output)
+			return compareSides(cmd.OutOrStdout(), args, paired, m, level, output)
 		},
 	}
 	fl := cmd.Flags()
@@ -76,6 +98,13 @@ cannot be compared, 3 undecided.`,
 	fl.StringVar(&confidence, "confidence", "95%", "of each bound, one-sided")
 	fl.StringVar(&output, "output", "text", "what stdout gets: text, json, markdown, junit or html")
 	fl.BoolVar(&self, "self", false, "all runs are of the same build: this machine's noise floor")
+	fl.BoolVar(&paired, "paired", false, "run number k of A and run number k of B were made side by side: judge the pairs")
+	fl.BoolVar(&interleave, "interleave", false, "A and B are scenarios: run them in turn first, A B B A")
+	fl.IntVar(&f.repeat, "repeat", 5, "with --interleave: so many pairs")
+	fl.StringVar(&f.out, "out", "", "with --interleave: folder of the runs and the comparison; must not hold anything yet (default .chaosctl/runs/<id>)")
+	fl.Uint64Var(&f.seed, "seed", 0, "with --interleave: seed of the first pair, from which the others are drawn (default: A's)")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "with --interleave: no progress on stderr")
+	cmd.MarkFlagsMutuallyExclusive("self", "paired", "interleave")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(compareOutputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -125,7 +154,7 @@ func comparable(first stored, others []stored) (differs []string, err error) {
 	return differs, nil
 }
 
-func compareSides(stdout io.Writer, args []string, m verdict.Margins, confidence float64, output string) error {
+func compareSides(stdout io.Writer, args []string, paired bool, m verdict.Margins, confidence float64, output string) error {
 	var sides []verdict.Side
 	var all [][]stored
 	for _, arg := range args {
@@ -155,9 +184,26 @@ func compareSides(stdout io.Writer, args []string, m verdict.Margins, confidence
 		if err != nil {
 			return err
 		}
-		c = verdict.Compare(sides[0], sides[1], m, confidence)
+		na, nb := len(sides[0].Runs), len(sides[1].Runs)
+		switch {
+		case paired && na != nb:
+			return usage(fmt.Errorf("--paired: %s has %d runs and %s has %d: they make no pairs", args[0], na, args[1], nb), "")
+		case paired && na < 2:
+			return usage(errors.New("--paired: one pair shows no scatter"), "leave --paired out")
+		case paired:
+			c = verdict.ComparePairs(sides[0], sides[1], m, confidence)
+		default:
+			c = verdict.Compare(sides[0], sides[1], m, confidence)
+		}
 		c.Differs = append(c.Differs, differs...)
 	}
+	if paired && len(sides) == 1 {
+		return usage(errors.New("--paired takes two sides"), "")
+	}
+	return printComparison(stdout, c, output)
+}
+
+func printComparison(stdout io.Writer, c verdict.Comparison, output string) error {
 	width, color := terminal(stdout)
 	if err := map[string]func() error{
 		"text": func() error {

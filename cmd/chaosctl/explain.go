@@ -89,6 +89,9 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 	for _, c := range p.Hypotheses.Breakers {
 		say("  the breaker on %s, seen from the wire: %s", c.Edge, strings.Join(breakerClaims(c), ", "))
 	}
+	for _, x := range p.Hypotheses.SLOs {
+		say("  the SLO %s on %s: %s", x.Name, x.Load, strings.Join(sloClaims(x), ", "))
+	}
 	if len(p.Hypotheses.Invariants) > 0 {
 		say("  when the load has drained, in the services' own databases: %s", strings.Join(p.Hypotheses.Invariants, " and "))
 	}

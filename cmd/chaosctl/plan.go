@@ -120,6 +120,9 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 	for _, c := range p.Hypotheses.Breakers {
 		fmt.Fprintf(&b, "\nBreaker %s: %s\n", c.Edge, strings.Join(breakerClaims(c), ", "))
 	}
+	for _, x := range p.Hypotheses.SLOs {
+		fmt.Fprintf(&b, "\nSLO %s on %s: %s\n", x.Name, x.Load, strings.Join(sloClaims(x), ", "))
+	}
 	if len(p.Hypotheses.Invariants) > 0 {
 		fmt.Fprintf(&b, "\nInvariants, read when the load has drained: %s\n", strings.Join(p.Hypotheses.Invariants, ", "))
 	}
@@ -225,6 +228,10 @@ func planYAML(p *experiments.Plan) ([]byte, error) {
 	for _, b := range p.Hypotheses.Breakers {
 		breakers[b.Edge] = breakerClaims(b)
 	}
+	slos := map[string][]string{}
+	for _, x := range p.Hypotheses.SLOs {
+		slos[x.Name] = sloClaims(x)
+	}
 	view := yaml.MapSlice{
 		{Key: "scenario", Value: p.Scenario},
 		{Key: "description", Value: p.Description},
@@ -238,6 +245,7 @@ func planYAML(p *experiments.Plan) ([]byte, error) {
 		{Key: "timeline", Value: moments},
 		{Key: "objectives", Value: objectives},
 		{Key: "breakers", Value: breakers},
+		{Key: "slos", Value: slos},
 		{Key: "invariants", Value: append([]string{}, p.Hypotheses.Invariants...)},
 		{Key: "abort", Value: clauseTexts(p.Abort)},
 		{Key: "confidence", Value: p.Hypotheses.Confidence},
@@ -268,4 +276,20 @@ func variantName(v experiments.Variant) string {
 		return "main"
 	}
 	return string(v)
+}
+
+// sloClaims are an SLO, its scale, its alerts, and what is claimed of them, in words.
+func sloClaims(s verdict.SLO) []string {
+	all := []string{s.String(), fmt.Sprintf("1 s of the run stands for %g s", s.Scale)}
+	if s.Spends > 0 {
+		all = append(all, fmt.Sprintf("spends at most %g %% of the budget", s.Spends*100))
+	}
+	for _, a := range s.Alerts {
+		text := fmt.Sprintf("%s at burn rate %s over %s and %s", a.Severity, a.Burn, a.Long, a.Short)
+		if a.Fires > 0 {
+			text += fmt.Sprintf(", which fires within %s", a.Fires)
+		}
+		all = append(all, text)
+	}
+	return all
 }

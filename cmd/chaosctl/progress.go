@@ -15,6 +15,7 @@ import (
 
 	"github.com/chaosctl/chaosctl/experiments"
 	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen/hdr"
 )
 
@@ -31,6 +32,9 @@ type progress struct {
 	phase  string
 	active map[string]bool // faults injected now
 	recent []tally         // the last second of windows
+	live   *verdict.Live
+	judged time.Duration              // when live was last asked
+	told   map[string]verdict.Verdict // of live's objectives
 	done   chan struct{}
 	all    sync.WaitGroup
 }
@@ -43,7 +47,8 @@ type tally struct {
 }
 
 func newProgress(w io.Writer, plan *experiments.Plan) *progress {
-	p := &progress{w: w, plan: plan, active: map[string]bool{}, done: make(chan struct{})}
+	p := &progress{w: w, plan: plan, active: map[string]bool{}, done: make(chan struct{}),
+		live: verdict.NewLive(plan.Hypotheses), told: map[string]verdict.Verdict{}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithRefreshRate(150*time.Millisecond))
 		p.bar = p.bars.AddBar(int64(plan.Duration()/time.Millisecond),
@@ -65,6 +70,7 @@ func newProgress(w io.Writer, plan *experiments.Plan) *progress {
 func (p *progress) Event(e journal.Event) {
 	p.mu.Lock()
 	line := p.fold(e)
+	decided := p.decide(e)
 	p.mu.Unlock()
 	if p.bar != nil {
 		if e.Phase != nil && e.Phase.Name != "drain" && p.startClock() {
@@ -74,11 +80,33 @@ func (p *progress) Event(e journal.Event) {
 		if line != "" && (e.Abort != nil || e.Mark != nil && e.Mark.Warning) {
 			_, _ = p.bars.Write([]byte(line))
 		}
+		if decided != "" {
+			_, _ = p.bars.Write([]byte(decided))
+		}
 		return
 	}
-	if line != "" {
-		fmt.Fprint(p.w, line)
+	if line+decided != "" {
+		fmt.Fprint(p.w, decided+line)
 	}
+}
+
+// decide asks, once a second, which objectives are decided so far, and says what is
+// new. Looking all the time is what these bounds are made for. In a long run it asks
+// less often: a look goes through all that was seen, and the journal waits for it.
+func (p *progress) decide(e journal.Event) (lines string) {
+	p.live.Observe(e)
+	if e.At-p.judged < max(time.Second, e.At/50) && e.End == nil {
+		return ""
+	}
+	p.judged = e.At
+	for _, s := range p.live.States() {
+		if s.Verdict == p.told[s.ID] || s.Verdict == verdict.Inconclusive && p.told[s.ID] == "" {
+			continue
+		}
+		p.told[s.ID] = s.Verdict
+		lines += fmt.Sprintf("%7.1fs  %s\n", e.At.Seconds(), s)
+	}
+	return lines
 }
 
 // fold updates the picture and returns the plain line for the event, if it has one.

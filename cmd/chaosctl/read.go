@@ -80,7 +80,7 @@ func readJournalWith(path string, change func(*verdict.Hypotheses) error) (repor
 	return reports.Report{Result: result, Hypotheses: plan.Hypotheses, Events: events, Description: plan.Description}, &plan, nil
 }
 
-var outputs = []string{"text", "json", "markdown", "junit"}
+var outputs = []string{"text", "json", "markdown", "junit", "html"}
 
 func checkOutput(name string) error {
 	if slices.Contains(outputs, name) {
@@ -97,6 +97,8 @@ func printReport(stdout io.Writer, output, dir string, r reports.Report) error {
 		return reports.Markdown(stdout, r)
 	case "junit":
 		return reports.JUnit(stdout, r)
+	case "html":
+		return reports.HTML(stdout, r)
 	}
 	width, color := terminal(stdout)
 	return reports.Text(stdout, r, reports.TextOptions{Width: width, Color: color, Folder: dir})

@@ -140,6 +140,8 @@ func printRepeat(stdout io.Writer, output, dir string, sum verdict.RepeatResult)
 		return reports.RepeatJUnit(stdout, sum)
 	case "markdown":
 		return reports.RepeatMarkdown(stdout, sum)
+	case "html":
+		return reports.RepeatHTML(stdout, sum)
 	}
 	width, color := terminal(stdout)
 	return reports.RepeatText(stdout, sum, reports.TextOptions{Width: width, Color: color, Folder: dir})

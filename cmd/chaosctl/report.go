@@ -59,7 +59,7 @@ RUN is a run folder, or "last" for the newest below .chaosctl/runs.`,
 			return internal(printReport(cmd.OutOrStdout(), output, dir, r))
 		},
 	}
-	cmd.Flags().StringVar(&output, "output", "text", "what stdout gets: text, json, markdown or junit")
+	cmd.Flags().StringVar(&output, "output", "text", "what stdout gets: text, json, markdown, junit or html")
 	cmd.Flags().BoolVar(&write, "write", false, "replace the report files in the run folder")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -113,6 +113,11 @@ clause about the same stream, phase and metric, or is added. Nothing is written.
 					if _, err := fmt.Fprintln(cmd.OutOrStdout(), "  "+reason); err != nil {
 						return internal(err)
 					}
+				}
+			}
+			for _, line := range reports.SLOLines(r.Result.SLOs) {
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), line); err != nil {
+					return internal(err)
 				}
 			}
 			if c := r.Result.Control; c != nil {

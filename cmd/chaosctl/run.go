@@ -64,7 +64,7 @@ the verdict is fail when any run fails.`,
 	fl.StringVar(&f.runtime, "runtime", "", "where the system runs, instead of what the scenario says: process")
 	fl.BoolVar(&f.control, "control", false, "also run the scenario's control, which must fail, and judge the pair")
 	fl.BoolVar(&f.sham, "sham", false, "run everything but the faults; the hypothesis must hold")
-	fl.StringVar(&f.output, "output", "text", "what stdout gets: text, json, markdown or junit")
+	fl.StringVar(&f.output, "output", "text", "what stdout gets: text, json, markdown, junit or html")
 	fl.BoolVar(&f.samples, "samples", false, "also write every request to samples.bin, in vegeta's encoding")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on stderr")
 	fl.IntVar(&f.repeat, "repeat", 1, "run it so often, with seeds derived from the first, and judge the runs together")

@@ -181,6 +181,9 @@ type EdgeFault struct {
 type Breaker struct {
 	Edge  string `json:"edge"`
 	State string `json:"state"` // closed, open, half-open
+	// Source is the kind of metrics in which it was read (resilience4j, envoy,
+	// opossum); empty: a reference service said so itself.
+	Source string `json:"source,omitempty"`
 }
 
 // Probe is the answer to one question put to the system by the runner.

@@ -66,7 +66,7 @@ type opening struct {
 // judgeBreaker judges one breaker.
 func judgeBreaker(h Hypotheses, r *record, b Breaker) BreakerResult {
 	out := BreakerResult{Edge: b.Edge, Verdict: Inconclusive}
-	out.Reported = r.reported(b.Edge)
+	out.Reported, out.ReportedBy = r.reported(b.Edge)
 	faultFrom, faultTo := r.actual(h, b)
 	end := r.last
 	if n := len(h.Phases); n > 0 {
@@ -132,7 +132,7 @@ func judgeBreaker(h Hypotheses, r *record, b Breaker) BreakerResult {
 	out.UpstreamPerS, out.FailFastS = open.perS, open.quantiles()
 
 	if b.Opens > 0 {
-		out.Checks = append(out.Checks, opensCheck(b, first, faultFrom, end))
+		out.Checks = append(out.Checks, opensCheck(b, first, faultFrom, end, w.passing(faultFrom, min(faultTo, end))))
 	}
 	for _, c := range b.Open {
 		out.Checks = append(out.Checks, open.check(c, orDefault(h.Confidence), first != nil))
@@ -281,7 +281,9 @@ func (w wire) unusable(b Breaker, faultFrom time.Duration) string {
 //	e·(1-leak) - c·ln(1/leak)
 //
 // A call that came in an open span therefore costs about four silent expected
-// ones: probes do not end it, returning traffic does at once.
+// ones: probes do not end it, returning traffic does at once. It also says where
+// this ends: a breaker that lets more than (1-leak)/ln(1/leak), a quarter, of the
+// calls pass as probes is not told from a caller that calls less.
 func (w wire) openings() []opening {
 	n := len(w.calls)
 	const closed, open = 0, 1
@@ -402,13 +404,26 @@ func stayedClosed(openings []opening, faultFrom time.Duration, before bool) Chec
 	return c
 }
 
-func opensCheck(b Breaker, first *opening, faultFrom, end time.Duration) Check {
+// passing is the share of the expected calls that came, in words; "" where none was expected.
+func (w wire) passing(from, to time.Duration) string {
+	var calls, expected float64
+	for k := max(0, int(from/step)); k < min(int(to/step), len(w.calls)); k++ {
+		calls += w.calls[k]
+		expected += w.expected[k]
+	}
+	if expected < 1 {
+		return ""
+	}
+	return fmt.Sprintf(" (%.0f %% of the calls that its answers let expect)", 100*calls/expected)
+}
+
+func opensCheck(b Breaker, first *opening, faultFrom, end time.Duration, passing string) Check {
 	c := Check{Claim: "opens within " + b.Opens.String()}
 	switch {
 	case first == nil && end < faultFrom+b.Opens:
 		c.Verdict, c.Detail = Inconclusive, "had not opened when the run ended"
 	case first == nil:
-		c.Verdict, c.Detail = Fail, "never opened: the caller went on calling"
+		c.Verdict, c.Detail = Fail, "never opened: the caller went on calling"+passing
 	case first.start() < faultFrom-resolution:
 		c.Verdict, c.Detail = Inconclusive, "was open already when the fault began"
 	default:
@@ -593,10 +608,14 @@ func (o openTime) check(c expect.Clause, confidence float64, opened bool) Check 
 	return out
 }
 
-// reported is the breaker as the service tells it.
-func (r *record) reported(edge string) []Span {
-	var all []Span
+// reported is the breaker as the service tells it, in its metrics where it has
+// some: what is asked for counts more than what a reference service offers.
+func (r *record) reported(edge string) (all []Span, by string) {
 	lines := r.breakers[edge]
+	if i := slices.IndexFunc(lines, func(l breakerLine) bool { return l.source != "" }); i >= 0 {
+		by = lines[i].source
+		lines = slices.DeleteFunc(slices.Clone(lines), func(l breakerLine) bool { return l.source != by })
+	}
 	for i, line := range lines {
 		to := r.last
 		if i+1 < len(lines) {
@@ -608,7 +627,7 @@ func (r *record) reported(edge string) []Span {
 		}
 		all = append(all, Span{line.state, sec(line.at), sec(to)})
 	}
-	return all
+	return all, by
 }
 
 // disagreement compares the wire with the service's own report, if there is

@@ -37,6 +37,17 @@ type shop struct {
 	stalls   int     // times at which the machine stands still for up to 0.6 s
 	viaLoad  bool    // the caller is the entry: seen by a load stream, not by an edge
 	blind    bool    // leave the latencies of edges out (encoding them takes most of the time)
+	flaky    float64 // share of calls that fail at any time
+
+	// A breaker of somebody else's, in place of the simulated one. It goes by the
+	// wall clock, so that run belongs into a synctest bubble. It calls changed, from
+	// admit and done, when it closes and when it stops being closed.
+	guard func(changed func(closed bool)) guard
+}
+
+// guard is a circuit breaker as its caller uses it: done tells how the call went.
+type guard interface {
+	admit() (done func(ok bool), admitted bool)
 }
 
 // truth is what the simulated breaker really did.
@@ -118,7 +129,16 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 		state, failed, since, admitted, succeeded = to, 0, now, 0, 0
 		generation++
 	}
-	admit := func(now float64) bool {
+	queued := 0
+	drain := func(now float64) {
+		if s.drain > 0 {
+			for i := range queued {
+				at(now+float64(i+1)/s.drain, func(now float64) { tickOf(now).calls++ })
+			}
+			queued = 0
+		}
+	}
+	letPass := func(now float64) bool {
 		if !s.breaker {
 			return true
 		}
@@ -137,7 +157,6 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 		}
 		return true
 	}
-	queued := 0
 	report := func(ok bool, of int, now float64) {
 		if !s.breaker || of != generation {
 			return // an answer from before the last change of state
@@ -146,12 +165,7 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 		case ok && state == halfOpen:
 			if succeeded++; succeeded >= s.probes {
 				set(closed, now)
-				if s.drain > 0 {
-					for i := range queued {
-						at(now+float64(i+1)/s.drain, func(now float64) { tickOf(now).calls++ })
-					}
-					queued = 0
-				}
+				drain(now)
 			}
 		case ok:
 			failed = 0
@@ -161,6 +175,34 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 			if failed++; failed >= s.failures {
 				set(isOpen, now)
 			}
+		}
+	}
+	began, clock := time.Now(), 0.0
+	admit := func(now float64) (func(ok bool, now float64), bool) {
+		if !letPass(now) {
+			return nil, false
+		}
+		of := generation
+		return func(ok bool, now float64) { report(ok, of, now) }, true
+	}
+	if s.guard != nil {
+		away := false
+		theirs := s.guard(func(closed bool) {
+			switch {
+			case closed && away:
+				tr.away[len(tr.away)-1][1] = clock
+				drain(clock)
+			case !closed && !away:
+				tr.away = append(tr.away, [2]float64{clock, math.Inf(1)})
+			}
+			away = !closed
+		})
+		admit = func(float64) (func(bool, float64), bool) {
+			done, ok := theirs.admit()
+			if ok && away {
+				tr.probes++
+			}
+			return func(ok bool, _ float64) { done(ok) }, ok
 		}
 	}
 	request := func(came float64) {
@@ -184,19 +226,19 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 		}
 		var try func(now float64, left int)
 		try = func(now float64, left int) {
-			if !admit(now) {
+			done, admitted := admit(now)
+			if !admitted {
 				queued++
 				at(now+0.001, answer)
 				return
 			}
 			tickOf(now).calls++
-			of := generation
-			ok, took := true, exp(s.slow)
+			ok, took := s.flaky == 0 || r.Float64() >= s.flaky, exp(s.slow)
 			if now >= s.faultAt && now < s.faultTo && r.Float64() < s.hit {
 				ok, took = false, s.timeout
 			}
 			at(now+took, func(now float64) {
-				report(ok, of, now)
+				done(ok, now)
 				if ok || left == 0 {
 					answer(now)
 					return
@@ -219,6 +261,9 @@ func (s shop) run(r *rand.Rand) (truth, []journal.Event) {
 		if now := real(next.at); now > next.at {
 			at(now, next.what)
 		} else {
+			if clock = now; s.guard != nil {
+				time.Sleep(time.Until(began.Add(time.Duration(now * float64(time.Second)))))
+			}
 			next.what(now)
 		}
 	}

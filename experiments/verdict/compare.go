@@ -60,7 +60,7 @@ type Side struct {
 // Comparison says how B differs from A, per stream, phase and metric.
 type Comparison struct {
 	Version    int          `json:"version"`
-	Kind       string       `json:"kind"` // runs: one of each; repeats: several of each; phases: of one run
+	Kind       string       `json:"kind"` // runs: one of each; repeats: several of each; pairs: several, side by side; phases: of one run
 	Scenario   string       `json:"scenario"`
 	A          SideResult   `json:"a"`
 	B          SideResult   `json:"b"`
@@ -100,6 +100,8 @@ type Difference struct {
 	SamplesA        int      `json:"samples_a"`
 	SamplesB        int      `json:"samples_b"`
 	Note            string   `json:"note,omitempty"`
+
+	Pairs []PairedDifference `json:"pairs,omitempty"` // see ComparePairs
 }
 
 // fewestBlocks that latencies must hold on each side for their scatter to be known at all.
@@ -618,25 +620,26 @@ func superiority(av, ac, bv, bc []float64) float64 {
 // at the critical value of Mann and Whitney's U (Hollander and Wolfe,
 // Nonparametric Statistical Methods, section 4.3).
 func compareRuns(d Difference, a, b []part, m Margins, confidence float64, of func(part) (float64, int)) Difference {
-	values := func(parts []part) (all []float64, n int) {
+	values := func(parts []part, together *pool) (all []float64, n int) {
 		for _, p := range parts {
 			v, k := of(p)
 			n += k
 			if k > 0 {
 				all = append(all, v)
+				together.add(v, k)
 			}
 		}
 		slices.Sort(all)
 		return all, n
 	}
 	var va, vb []float64
-	va, d.SamplesA = values(a)
-	vb, d.SamplesB = values(b)
+	var pa, pb pool
+	va, d.SamplesA = values(a, &pa)
+	vb, d.SamplesB = values(b, &pb)
 	if len(va) == 0 || len(vb) == 0 {
 		d.Note = "no data on one side"
 		return d
 	}
-	middle := func(v []float64) float64 { return (v[(len(v)-1)/2] + v[len(v)/2]) / 2 }
 	ma, mb := middle(va), middle(vb)
 	shift, low, high := shiftOfRuns(va, vb, confidence)
 	if d.Unit == "s" {
@@ -648,6 +651,7 @@ func compareRuns(d Difference, a, b []part, m Margins, confidence float64, of fu
 		d.Superiority = ptr(superiority(va, ones(va), vb, ones(vb)))
 	} else {
 		d.Margin = math.Max(m.Share, m.ShareRatio*(1-ma))
+		low, high = noNarrower(low, high, pa, pb, confidence)
 	}
 	d.A, d.B, d.Difference = ptr(ma), ptr(mb), ptr(shift)
 	if !math.IsInf(low, 0) {

@@ -70,6 +70,9 @@ func Judge(h Hypotheses, events []journal.Event) Result {
 		out.Load = append(out.Load, r.total(l))
 	}
 	out.Recovery = measureRecovery(h, r)
+	for _, s := range h.SLOs {
+		out.SLOs = append(out.SLOs, judgeSLO(h, r, s))
+	}
 	out.conclude(h, r)
 	return out
 }
@@ -116,6 +119,15 @@ func (out *Result) conclude(h Hypotheses, r *record) {
 			sort(Inconclusive, fmt.Sprintf("Invariant %s could not be checked: %s.", i.Name, i.Detail))
 		}
 	}
+	claims := len(out.Objectives) + len(out.Breakers) + len(out.Invariants)
+	for _, s := range out.SLOs {
+		if s.Verdict != "" {
+			claims++
+		}
+		for _, c := range s.Checks {
+			sort(c.Verdict, fmt.Sprintf("SLO %s, %s: %s.", s.Name, c.Claim, c.Detail))
+		}
+	}
 
 	var void []string
 	if !steady {
@@ -138,7 +150,6 @@ func (out *Result) conclude(h Hypotheses, r *record) {
 			}
 		}
 	}
-	claims := len(out.Objectives) + len(out.Breakers) + len(out.Invariants)
 	switch {
 	case out.Void != "":
 		out.Verdict = Inconclusive

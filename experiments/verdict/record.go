@@ -38,7 +38,8 @@ type record struct {
 	abort    *journal.Abort
 	warnings []string
 
-	collected []time.Duration // when edges were collected, ascending, each once
+	learnt    map[string]learnt // by SLO
+	collected []time.Duration   // when edges were collected, ascending, each once
 }
 
 // stream is one load stream: its slots by number, slot k being [k·100 ms, (k+1)·100 ms).
@@ -84,8 +85,9 @@ type (
 		journal.Fault
 	}
 	breakerLine struct {
-		at    time.Duration
-		state string
+		at     time.Duration
+		state  string
+		source string
 	}
 	serviceLine struct {
 		at time.Duration
@@ -116,6 +118,7 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		edges:    map[string][]edgeLine{},
 		faults:   map[string][]faultLine{},
 		breakers: map[string][]breakerLine{},
+		learnt:   map[string]learnt{},
 	}
 	jumped := false // once is enough to say
 	for i, e := range events {
@@ -129,13 +132,14 @@ func collect(h Hypotheses, events []journal.Event) *record {
 			r.start = *e.Start
 		case e.Window != nil:
 			r.addWindow(e.Window)
+			r.learn(h, e.At, e.Window)
 		case e.Edge != nil:
 			r.edges[e.Edge.Edge] = append(r.edges[e.Edge.Edge], edgeLine{at: e.At, Edge: *e.Edge})
 			r.collected = append(r.collected, e.At)
 		case e.Fault != nil:
 			r.faults[e.Fault.Name] = append(r.faults[e.Fault.Name], faultLine{e.At, *e.Fault})
 		case e.Breaker != nil:
-			r.breakers[e.Breaker.Edge] = append(r.breakers[e.Breaker.Edge], breakerLine{e.At, e.Breaker.State})
+			r.breakers[e.Breaker.Edge] = append(r.breakers[e.Breaker.Edge], breakerLine{e.At, e.Breaker.State, e.Breaker.Source})
 		case e.Probe != nil:
 			r.probes = append(r.probes, *e.Probe)
 		case e.Service != nil:

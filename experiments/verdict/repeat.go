@@ -75,6 +75,11 @@ func Repeat(scenario string, asked int, confidence float64, runs []Result, folde
 		for _, x := range r.Invariants {
 			out.claim("invariant "+x.Name, "", x.Verdict, nil)
 		}
+		for _, x := range r.SLOs {
+			if x.Verdict != "" {
+				out.claim("slo "+x.Name, "ratio", x.Verdict, x.Spent)
+			}
+		}
 		if r.Control != nil {
 			out.claim("control", "", run.Verdict, nil)
 		}

@@ -42,6 +42,11 @@ func TestRepeatSaysWhatRunsShow(t *testing.T) {
 	if got := Repeat("s", 1, 0.95, []Result{vacuous}, []string{"1"}); got.Verdict != Fail {
 		t.Errorf("a vacuous pair: %s, want fail", got.Verdict)
 	}
+	// An SLO that claims something is a claim, with what was spent; another is none.
+	spent := Result{Status: "completed", Verdict: Pass, Reasons: []string{"because."}, SLOs: []SLOResult{{Name: "a", Verdict: Pass, Spent: ptr(0.25)}, {Name: "b", Spent: ptr(0.5)}}}
+	if got := Repeat("s", 2, 0.95, []Result{spent, spent}, []string{"1", "2"}); len(got.Claims) != 1 || got.Claims[0].Claim != "slo a" || got.Claims[0].Pass != 2 || *got.Claims[0].Median != 0.25 {
+		t.Errorf("claims of SLOs: %+v", got.Claims)
+	}
 	seen := map[uint64]bool{}
 	for i := range 100 {
 		seed := SeedOfRepeat(7, i)

@@ -27,6 +27,7 @@ type Hypotheses struct {
 	Breakers   []Breaker   `json:"breakers"`
 	Invariants []string    `json:"invariants"`
 	Faults     []Fault     `json:"faults"`
+	SLOs       []SLO       `json:"slos,omitempty"`
 	Sham       bool        `json:"sham,omitempty"` // the faults were left out on purpose
 }
 
@@ -102,6 +103,7 @@ type Result struct {
 	Faults      []FaultResult       `json:"faults"`
 	Load        []LoadResult        `json:"load"`
 	Recovery    []RecoveryResult    `json:"recovery,omitempty"`
+	SLOs        []SLOResult         `json:"slos,omitempty"`
 	Control     *ControlResult      `json:"control"`
 	Environment journal.Environment `json:"environment"`
 	StartedAt   time.Time           `json:"started_at"`
@@ -146,8 +148,9 @@ type BreakerResult struct {
 	UpstreamPerS *float64           `json:"upstream_per_s"`        // calls on the edge per second while open
 	FailFastS    map[string]float64 `json:"fail_fast_s,omitempty"` // pNN of the caller's answers while open
 	Checks       []Check            `json:"checks"`
-	Spans        []Span             `json:"spans"`              // states over time, from the wire
-	Reported     []Span             `json:"reported,omitempty"` // the same as the service tells it
+	Spans        []Span             `json:"spans"`                 // states over time, from the wire
+	Reported     []Span             `json:"reported,omitempty"`    // the same as the service tells it
+	ReportedBy   string             `json:"reported_by,omitempty"` // kind of the metrics in which it does: resilience4j, envoy, opossum
 }
 
 // Check is one claim within a larger one.

@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 // worked executes one example of docs/statistics.md: what stands left of the
@@ -37,6 +40,44 @@ var worked = map[string]func(in arguments) map[string]float64{
 	"runs": func(in arguments) map[string]float64 {
 		shift, low, high := shiftOfRuns(in.numbers("a"), in.numbers("b"), in.number("confidence"))
 		return map[string]float64{"shift": shift, "low": low, "high": high, "bounded": asNumber(!math.IsInf(low, 0))}
+	},
+	"pairs": func(in arguments) map[string]float64 {
+		shift, low, high := signedRanks(in.numbers("differences"), in.number("confidence"))
+		return map[string]float64{"shift": shift, "low": low, "high": high, "bounded": asNumber(!math.IsInf(low, 0))}
+	},
+	"anytime": func(in arguments) map[string]float64 {
+		low, high := anytime(in.number("good"), in.number("n"), in.number("confidence"))
+		return map[string]float64{"low": low, "high": high}
+	},
+	"budget": func(in arguments) map[string]float64 {
+		allowed, window := decimal.NewFromInt(1).Sub(in.decimal("objective")), in.decimal("days").Mul(decimal.NewFromInt(86_400))
+		return map[string]float64{
+			"minutes":  plain(allowed.Mul(window).Div(decimal.NewFromInt(60))),
+			"requests": plain(allowed.Mul(window).Mul(in.decimal("rate"))),
+			"spent":    plain(spent(in.decimal("bad"), in.decimal("scale"), allowed, in.decimal("rate"), window)),
+		}
+	},
+	"burn": func(in arguments) map[string]float64 {
+		return map[string]float64{"rate": plain(burnRate(in.decimal("bad"), in.decimal("n"), decimal.NewFromInt(1).Sub(in.decimal("objective"))))}
+	},
+	"alert": func(in arguments) map[string]float64 {
+		// Ten requests per 100 ms for a minute; from 10 s to 30 s so many of them fail.
+		x := burning{to: 600, n: make([]int64, 601), bad: make([]int64, 601), steadyN: decimal.NewFromInt(10), allowed: decimal.NewFromInt(1).Sub(in.decimal("objective"))}
+		for k := 1; k <= 600; k++ {
+			x.n[k], x.bad[k] = x.n[k-1]+10, x.bad[k-1]
+			if k > 100 && k <= 300 {
+				x.bad[k] += int64(in.number("bad_of_ten"))
+			}
+		}
+		a := Alert{Long: time.Duration(in.number("long_s")) * time.Second, Short: time.Duration(in.number("short_s")) * time.Second, Burn: in.decimal("burn")}
+		out := x.alert(SLO{Scale: in.number("scale")}, a, 10*time.Second, true, x.rate(100, 300))
+		got := map[string]float64{}
+		for name, v := range map[string]*float64{"fired_after_s": out.FiredAfterS, "fired_after_slo_s": out.FiredAfterSLOS, "reset_at_s": out.ResetAtS, "needs_s": out.NeedsS} {
+			if v != nil {
+				got[name] = *v
+			}
+		}
+		return got
 	},
 	"share": func(in arguments) map[string]float64 {
 		s := estimateShare(in.windows(), in.number("confidence"))
@@ -112,6 +153,15 @@ func (a arguments) number(key string) float64 {
 		a.t.Errorf("argument %s=%q is no number", key, a.of[key])
 	}
 	return x
+}
+
+func (a arguments) decimal(key string) decimal.Decimal {
+	a.t.Helper()
+	d, err := decimal.NewFromString(a.of[key])
+	if err != nil {
+		a.t.Errorf("argument %s=%q is no number", key, a.of[key])
+	}
+	return d
 }
 
 // numbers are separated by commas.

@@ -14,6 +14,9 @@ import (
 // than 10 % were ok. Requests that are due and of which none finishes count as
 // none being ok; a time in which nothing was due says nothing.
 //
+// That is an estimate, looked at with every event, and a rule for stopping: it
+// bounds nothing, and its being met is no verdict. Live is for that.
+//
 // Observe wants one goroutine at a time; a Watch never blocks.
 type Watch struct {
 	conditions []condition
@@ -139,5 +142,5 @@ func (c *condition) reason(at time.Duration) string {
 	if c.sum.n == 0 {
 		found = fmt.Sprintf("none of %s was answered", plural(c.sum.due, "request", "requests"))
 	}
-	return fmt.Sprintf("abort condition %q: in the %s up to %s, %s", c.clause.String(), seconds(c.clause.For), seconds(at), found)
+	return fmt.Sprintf("abort condition %q: in the %s up to %s, %s (an estimate, and no verdict)", c.clause.String(), seconds(c.clause.For), seconds(at), found)
 }
