@@ -89,6 +89,12 @@ var kinds = map[string]string{
 	"slow_close":   "{ target: front -> bytes, slow_close: { delay: 20ms }, for: 100ms }",
 	"corrupt":      "{ target: front -> bytes, corrupt: { percent: 1 }, for: 100ms }",
 	"limit":        "{ target: front -> bytes, limit: { bytes: 100 B }, for: 100ms }",
+
+	"cpu":    "{ target: back, cpu: { load: 20%, workers: 1 }, for: 100ms }",
+	"memory": "{ target: back, memory: { size: 20MB }, for: 100ms }",
+	"disk":   "{ target: back, disk: { fill: 2MB }, for: 100ms }",
+	"dns":    "{ target: orders -> users, dns: { fail: nxdomain }, for: 100ms }",
+	"clock":  "{ target: orders, clock: { offset: -1h }, for: 100ms }",
 }
 
 // point is one thing to try. Its seed decides the delays in it.
