@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/faults"
 	"github.com/chaosctl/chaosctl/faults/undo"
 )
 
@@ -23,13 +24,23 @@ const scenario = `scenario: matrix
 target:
   services:
     front: { command: [%[1]q, serve, "${port}", "http://${edge.back}", "http://${edge.bytes}"], ready: GET /healthz }
-    back: { command: [%[1]q, serve, "${port}"], ready: GET /healthz }
+    back: { command: [%[1]q, serve, "${port}"], env: { DATA: "${data}" }, ready: GET /healthz }
     bytes: { command: [%[1]q, serve, "${port}"], ready: GET /healthz, protocol: tcp }
 load:
   readers: { request: GET /, timeout: 500ms, to: front, rate: 20/s }
 phases: { before: 150ms, during: 300ms, after: 500ms }
 faults:
   fault: %[2]s
+`
+
+// shop is for faults that only the services of a reference system can have.
+const shop = `scenario: matrix
+target: { system: shop }
+load:
+  readers: { request: GET /products/p-3, timeout: 500ms, to: gateway, rate: 20/s }
+phases: { before: 150ms, during: 300ms, after: 500ms }
+faults:
+  fault: %s
 `
 
 // within bounds every wait for something that takes milliseconds.
@@ -103,7 +114,11 @@ func (r *run) start() error {
 		return err
 	}
 	file := filepath.Join(r.dir, "matrix.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, scenario, self, kinds[r.kind]), 0o644); err != nil {
+	text := fmt.Appendf(nil, scenario, self, kinds[r.kind])
+	if slices.ContainsFunc(faults.Kinds, func(k faults.Kind) bool { return k.Verb == r.kind && k.Reference }) {
+		text = fmt.Appendf(nil, shop, kinds[r.kind])
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
 	r.cmd = r.command("run", file, "--out", r.folder(), "--quiet")
