@@ -51,8 +51,12 @@ func (s *System) StressCPU(ctx context.Context, service string, instance int, fa
 		return 0, 0, "", fmt.Errorf("%d workers on %d processors would wait for one another: ask for at most %d", workers, processors, most)
 	}
 	args := []string{"--workers", strconv.Itoa(workers), "--load", strconv.FormatFloat(load, 'g', -1, 64)}
-	pid, where, err = s.press(ctx, pressKey{service, instance, fault}, args, []string{"cpu", "cpuacct", "cpuset"}, func(u process.Usage, _ *process.Process) bool {
-		return u.CPU > 0
+	idle := time.Duration(-1) // what it had used when it began
+	pid, where, err = s.press(ctx, pressKey{service, instance, fault}, args, []string{"cpu", "cpuacct", "cpuset"}, func(u process.Usage, p *process.Process) bool {
+		if idle < 0 && slices.Contains(p.Tail(), stress.Busy) {
+			idle = u.CPU
+		}
+		return idle >= 0 && u.CPU > idle
 	})
 	return pid, workers, where, err
 }

@@ -27,7 +27,7 @@ func newStress() *cobra.Command {
 			stress.Join(join)
 			switch {
 			case workers > 0:
-				return internal(stress.Burn(ctx, workers, load))
+				return internal(stress.Burn(ctx, workers, load, cmd.OutOrStdout()))
 			case bytes > 0:
 				return internal(stress.Hold(ctx, bytes, cmd.OutOrStdout()))
 			}

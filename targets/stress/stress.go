@@ -36,15 +36,21 @@ func Join(procs []string) {
 // has the same one by default, so that a victim feels it in the same rhythm.
 const period = 100 * time.Millisecond
 
-// Burn keeps so many threads busy until ctx ends, each for its load (0 to 1) of
+// Busy is the line that Burn says when it begins.
+const Busy = "busy"
+
+// Burn says so on out, and keeps so many threads busy until ctx ends, each for its load (0 to 1) of
 // every 100 ms. What counts is the processor time that it got: a worker that had to
 // wait goes on until it has had its share, or the 100 ms are over.
-func Burn(ctx context.Context, workers int, load float64) error {
+func Burn(ctx context.Context, workers int, load float64, out io.Writer) error {
 	if workers < 1 || !(load > 0 && load <= 1) {
 		return fmt.Errorf("burn: %d workers at a load of %v: want at least one, and a load above 0, at most 1", workers, load)
 	}
 	runtime.GOMAXPROCS(workers + 1)
 	debug.SetGCPercent(-1) // nothing is allocated
+	if _, err := fmt.Fprintln(out, Busy); err != nil {
+		return fmt.Errorf("say that it begins: %w", err)
+	}
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() {
