@@ -27,6 +27,7 @@ type Options struct {
 	Watch       func(journal.Event) // sees every event as it is written; must not block
 	Hurry       <-chan struct{}     // closed by a second Ctrl-C: stop waiting, still undo everything
 	Samples     func(loadgen.Result)
+	Notes       []string // put into the journal when the run begins
 
 	// For whoever cleans up behind us if we are killed.
 	Temp    string                        // folder for the services' data, made and removed by Run; default: a new one
@@ -222,6 +223,9 @@ func (r *run) begin() {
 	}})
 	for _, e := range early {
 		r.write(e)
+	}
+	for _, text := range r.o.Notes {
+		r.mark(text, false)
 	}
 }
 

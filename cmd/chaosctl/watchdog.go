@@ -37,7 +37,7 @@ func newWatchdog() *cobra.Command {
 // says what to do.
 func startable(ctx context.Context, index *live.Index, stderr io.Writer) error {
 	if lever := index.Halted(""); lever != nil {
-		return usage(fmt.Errorf("nothing starts: %s", lever), "chaosctl halt --release lets runs start again")
+		return startedUnder(lever)
 	}
 	report := heal(ctx, index, "the next run")
 	for _, h := range report.Healed {
