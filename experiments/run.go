@@ -33,6 +33,7 @@ type Options struct {
 	Temp    string                        // folder for the services' data, made and removed by Run; default: a new one
 	Child   func(service string, pid int) // told of every process that was started
 	Guarded func(context.Context) error   // asked when the system is up: an error ends the run before the first fault
+	Odd     <-chan string                 // what went wrong around the run while it is live: warnings, for the journal
 }
 
 // drainTimeout bounds the wait for work that the system accepted and has not
@@ -293,6 +294,16 @@ func (r *run) live(outer context.Context) error {
 	r.stopped = make(chan struct{})
 	r.observers.Go(r.observeEdges)
 	r.observers.Go(r.observeBreakers)
+	r.observers.Go(func() {
+		for {
+			select {
+			case text := <-r.o.Odd:
+				r.mark(text, true)
+			case <-r.stopped:
+				return
+			}
+		}
+	})
 	watch := r.watch(stop)
 
 	var all sync.WaitGroup

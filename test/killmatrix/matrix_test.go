@@ -56,6 +56,8 @@ var ways = []struct {
 	{"QUIT", "SIGQUIT, which ends a Go program as a panic does", []int{2}},
 	{"STOP-CONT", "SIGSTOP, then SIGCONT: the run goes on", []int{0, 1, 3}},
 	{"KILL-ALL", "SIGKILL to it and its watchdog; then `chaosctl recover`", []int{-1}},
+	{"KILL-BOTH-GROUPS", "SIGKILL to the process group of its watchdog and to its own; then `chaosctl recover`", []int{-1}},
+	{"WATCHDOG", "SIGKILL to its watchdog alone: the run starts another, and goes on", []int{0, 1, 3}},
 }
 
 // moments are what stands in the journal when the point is reached.

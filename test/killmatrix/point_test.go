@@ -232,15 +232,21 @@ func (r *run) end() (at time.Time, err error) {
 		send(pid, syscall.SIGSTOP)
 		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
 		send(pid, syscall.SIGCONT)
-	case "KILL-ALL":
+	case "KILL-ALL", "KILL-BOTH-GROUPS", "WATCHDOG":
 		// The watchdog first, so that it cannot do anything any more.
-		for _, p := range r.processes() {
-			if b, e := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p)); e == nil && bytes.Contains(b, []byte("\x00watchdog\x00")) {
-				send(p, syscall.SIGKILL)
+		for _, p := range r.watchdogs() {
+			if r.way == "KILL-BOTH-GROUPS" {
+				p = -p // it leads a session, and so a group, of its own
 			}
+			send(p, syscall.SIGKILL)
 		}
 		at = time.Now()
-		send(pid, syscall.SIGKILL)
+		switch r.way {
+		case "KILL-ALL":
+			send(pid, syscall.SIGKILL)
+		case "KILL-BOTH-GROUPS":
+			send(-pid, syscall.SIGKILL)
+		}
 	}
 	select {
 	case <-r.gone:
@@ -250,9 +256,25 @@ func (r *run) end() (at time.Time, err error) {
 	return at, err
 }
 
+// watchdogs are the run's processes of that name.
+func (r *run) watchdogs() (pids []int) {
+	for _, p := range r.processes() {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p)); err == nil && bytes.Contains(b, []byte("\x00watchdog\x00")) {
+			pids = append(pids, p)
+		}
+	}
+	return pids
+}
+
+// recovers tells whether nobody is left to clean up but chaosctl recover.
+func (r *run) recovers() bool { return r.way == "KILL-ALL" || r.way == "KILL-BOTH-GROUPS" }
+
+// goesOn tells whether the run is to end by itself.
+func (r *run) goesOn() bool { return r.way == "STOP-CONT" || r.way == "WATCHDOG" }
+
 // killed tells whether the run had no chance to clean up by itself.
 func (r *run) killed() bool {
-	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL"}, r.way)
+	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL", "KILL-BOTH-GROUPS"}, r.way)
 }
 
 // look compares the world with what it was.
@@ -260,13 +282,13 @@ func (r *run) look(ended time.Time) {
 	status := r.cmd.ProcessState
 	code := status.ExitCode() // -1: by a signal
 	switch {
-	case slices.Contains([]int{0, 1, 3}, code) && r.way != "STOP-CONT":
+	case slices.Contains([]int{0, 1, 3}, code) && !r.goesOn():
 		r.missed = true // it was on its way out
 	case !r.missed && !slices.Contains(ways[r.index()].codes, code):
 		r.wrong("it ended with %s, want one of %v: %s", status, ways[r.index()].codes, r.said.String())
 	}
 	switch {
-	case r.way == "KILL-ALL":
+	case r.recovers():
 		r.recover()
 	case r.killed():
 		// Nobody is there to say when the watchdog is done: its process is gone then.
@@ -352,7 +374,7 @@ func (r *run) lookAtJournal(ended time.Time) {
 	}
 	r.exact = step == r.moment || r.moment == "starting" && when <= 0
 	// SIGQUIT prints every stack before it ends the process: not the watchdog's time.
-	if strings.HasPrefix(r.way, "KILL") && r.way != "KILL-ALL" && !r.missed {
+	if strings.HasPrefix(r.way, "KILL") && !r.recovers() && !r.missed {
 		r.undone = last.At - when
 	}
 }
