@@ -54,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"code":     code,
 			"cleantmp": cleanTemp,
 			"waitfor":  waitFor,
+			"looked":   looked,
 		},
 	})
 }

@@ -233,7 +233,12 @@ func (r *run) end() (at time.Time, err error) {
 		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
 		send(pid, syscall.SIGCONT)
 	case "KILL-ALL", "KILL-BOTH-GROUPS", "WATCHDOG":
-		// The watchdog first, so that it cannot do anything any more.
+		// The watchdog first, so that it cannot do anything any more; and where the run is
+		// to follow, it is stopped before, or it would start another one meanwhile.
+		if r.recovers() {
+			send(pid, syscall.SIGSTOP)
+			err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
+		}
 		for _, p := range r.watchdogs() {
 			if r.way == "KILL-BOTH-GROUPS" {
 				p = -p // it leads a session, and so a group, of its own
