@@ -105,7 +105,7 @@ func TestAWrongClockRefusesWhatIsNotSentNow(t *testing.T) {
 				t.Errorf("%s off, gaining %s each second, %s later: %d, want %d", c.offset, c.drift, c.later, got, c.want)
 			}
 			want := c.offset + time.Duration(c.later.Seconds()*float64(c.drift))
-			if got := n.Now().Sub(time.Now()); got != want {
+			if got := time.Until(n.Now()); got != want {
 				t.Errorf("the clock is %s off, want %s", got, want)
 			}
 			if got := ask(""); got != 204 {
