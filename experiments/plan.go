@@ -321,8 +321,12 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 		if _, ok := asked["down_s"]; ok {
 			asked["down_s"] = f.For.Seconds()
 		}
+		edges := f.Edges
+		if kind.Reference {
+			edges = nil // its evidence is the caller's, not the proxies'
+		}
 		h.Faults = append(h.Faults, verdict.Fault{
-			Name: f.Spec.Name, Kind: kind.Verb, Target: target, Edges: f.Edges,
+			Name: f.Spec.Name, Kind: kind.Verb, Target: target, Edges: edges,
 			At: f.At, For: f.For, When: when(f.Spec), Asked: asked, UDP: udp,
 		})
 	}

@@ -29,11 +29,13 @@ type Options struct {
 	Watch       func(journal.Event) // sees every event as it is written; must not block
 	Hurry       <-chan struct{}     // closed by a second Ctrl-C: stop waiting, still undo everything
 	Samples     func(loadgen.Result)
+	Notes       []string // put into the journal when the run begins
 
 	// For whoever cleans up behind us if we are killed.
 	Temp    string                        // folder for the services' data, made and removed by Run; default: a new one
 	Child   func(service string, pid int) // told of every process that was started
 	Guarded func(context.Context) error   // asked when the system is up: an error ends the run before the first fault
+	Odd     <-chan string                 // what went wrong around the run while it is live: warnings, for the journal
 }
 
 // drainTimeout bounds the wait for work that the system accepted and has not
@@ -234,6 +236,9 @@ func (r *run) begin() {
 	for _, e := range early {
 		r.write(e)
 	}
+	for _, text := range r.o.Notes {
+		r.mark(text, false)
+	}
 }
 
 func (r *run) write(e journal.Event) {
@@ -303,6 +308,16 @@ func (r *run) live(outer context.Context) error {
 	for _, edge := range slices.Sorted(maps.Keys(r.plan.Metrics)) {
 		r.observers.Go(func() { r.observeMetrics(edge, r.plan.Metrics[edge]) })
 	}
+	r.observers.Go(func() {
+		for {
+			select {
+			case text := <-r.o.Odd:
+				r.mark(text, true)
+			case <-r.stopped:
+				return
+			}
+		}
+	})
 	watch := r.watch(stop)
 
 	var all sync.WaitGroup

@@ -34,6 +34,7 @@ func (s Spec) verbs() []string {
 		{"abort", s.Abort != nil}, {"reshape", s.Reshape != nil},
 		{"duplicate", s.Duplicate != nil}, {"reorder", s.Reorder != nil},
 		{"partition", s.Partition != nil}, {"kill", s.Kill != nil}, {"pause", s.Pause != nil}, {"restart", s.Restart != nil},
+		{"cpu", s.CPU != nil}, {"memory", s.Memory != nil}, {"disk", s.Disk != nil}, {"dns", s.DNS != nil}, {"clock", s.Clock != nil},
 	} {
 		if v.set {
 			set = append(set, v.verb)
@@ -52,6 +53,27 @@ func (s Spec) Length() (d time.Duration, fixed bool) {
 		return 0, true
 	}
 	return 0, false
+}
+
+// Selection is whom a fault on a service picks; false for the others.
+func (s Spec) Selection() (p Pick, ok bool) {
+	switch {
+	case s.Kill != nil:
+		return s.Kill.Pick, true
+	case s.Pause != nil:
+		return s.Pause.Pick, true
+	case s.Restart != nil:
+		return s.Restart.Pick, true
+	case s.CPU != nil:
+		return s.CPU.Pick, true
+	case s.Memory != nil:
+		return s.Memory.Pick, true
+	case s.Disk != nil:
+		return s.Disk.Pick, true
+	case s.Clock != nil:
+		return s.Clock.Pick, true
+	}
+	return Pick{}, false
 }
 
 // Scaled is the spec in a run whose time is scaled: a pulse and a ramp are parts
@@ -137,6 +159,11 @@ func (s Spec) AskedOnUDP() map[string]float64 {
 //	after_bytes     of the answer (for abort: of its body) that pass before it is
 //	close           1 where an abort ends the connection in order
 //	silence_s       until a silenced connection is closed
+//	load_ratio      of the time for which each worker is to burn processor time
+//	workers         how many there are to be, where that is said
+//	rss_bytes       of memory to hold, where that is said; ratio: as a share of what is available
+//	bytes           to write to a disk; free_bytes: that are to be left on it
+//	offset_s        by which a clock is to be ahead; drift_ratio: that it is to gain
 //	instances       how many to hit, where that is a number
 //	down_s          from an instance's end until it is started again
 //
@@ -148,8 +175,11 @@ func (s Spec) Asked() map[string]float64 {
 			asked["instances"] = float64(max(p.Count, 1))
 		}
 	}
-	if r := (Fault{Spec: s}).rule(); s.Kill == nil && s.Pause == nil && s.Restart == nil {
-		asked["ratio"] = r.Percent
+	if k, _ := s.Kind(); k.On != OnService && !k.Reference {
+		asked["ratio"] = (Fault{Spec: s}).rule().Percent
+	}
+	if p, ok := s.Selection(); ok {
+		instances(p)
 	}
 	switch {
 	case s.Latency != nil:
@@ -186,12 +216,25 @@ func (s Spec) Asked() map[string]float64 {
 			asked["close"] = 1
 		}
 	case s.Kill != nil:
-		instances(s.Kill.Pick)
 		asked["down_s"] = or(s.Kill.Down, time.Second).Seconds()
-	case s.Pause != nil:
-		instances(s.Pause.Pick)
-	case s.Restart != nil:
-		instances(s.Restart.Pick)
+	case s.CPU != nil:
+		asked["load_ratio"] = s.CPU.Load.or(0.8)
+		if s.CPU.Workers > 0 {
+			asked["workers"] = float64(s.CPU.Workers)
+		}
+	case s.Memory != nil && s.Memory.Share != nil:
+		asked["ratio"] = float64(*s.Memory.Share)
+	case s.Memory != nil:
+		asked["rss_bytes"] = float64(s.Memory.Size)
+	case s.Disk != nil && s.Disk.Free != nil:
+		asked["free_bytes"] = float64(*s.Disk.Free)
+	case s.Disk != nil:
+		asked["bytes"] = float64(s.Disk.Fill)
+	case s.DNS != nil:
+		asked["delay_s"] = s.DNS.Delay.Seconds()
+	case s.Clock != nil:
+		asked["offset_s"] = time.Duration(s.Clock.Offset).Seconds()
+		asked["drift_ratio"] = time.Duration(s.Clock.Drift).Seconds()
 	}
 	return asked
 }
@@ -380,8 +423,62 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 			report("restart.grace", "grace is %s: it cannot be below 0s", *r.Grace)
 		}
 	}
+	if c := s.CPU; c != nil {
+		pick("cpu", c.Pick)
+		if c.Load != nil && *c.Load == 0 {
+			report("cpu.load", "load is 0: a fault that burns nothing shows nothing")
+		} else if !(c.Load.or(1) > 0 && c.Load.or(1) <= 1) {
+			report("cpu.load", "load is %v: it is a share of the time, above 0, at most 100%%", float64(*c.Load)*100)
+		}
+		if c.Workers < 0 || c.Workers > 4096 {
+			report("cpu.workers", "workers is %d: write how many threads are busy, from 1, at most 4 for each processor", c.Workers)
+		}
+	}
+	if m := s.Memory; m != nil {
+		pick("memory", m.Pick)
+		either("memory", "size", "how much to hold, like 200MB", m.Size != 0, "share", "which share of the memory that is available, like 50%", m.Share != nil, report)
+		if m.Size < 0 {
+			report("memory.size", "size is %d bytes: it cannot be below 0", int64(m.Size))
+		}
+		if m.Share != nil {
+			share("memory.share", *m.Share, "of the memory that is available is held, like 50%", report)
+		}
+	}
+	if d := s.Disk; d != nil {
+		pick("disk", d.Pick)
+		either("disk", "fill", "how much to write, like 50MB", d.Fill != 0, "free", "how much to leave free, like 10MB", d.Free != nil, report)
+		if d.Fill < 0 {
+			report("disk.fill", "fill is %d bytes: it cannot be below 0", int64(d.Fill))
+		}
+		if d.Free != nil && *d.Free < 0 {
+			report("disk.free", "free is %d bytes: it cannot be below 0", int64(*d.Free))
+		}
+	}
+	if d := s.DNS; d != nil {
+		if !slices.Contains([]string{"", "nxdomain", "timeout", "wrong"}, d.Fail) {
+			report("dns.fail", "fail %q is unknown: write nxdomain, timeout or wrong", d.Fail)
+		}
+		if d.Delay < 0 {
+			report("dns.delay", "delay is %s: it cannot be below 0s", d.Delay)
+		}
+		if d.Fail == "" && d.Delay == 0 {
+			report("dns", "dns changes nothing: write fail: nxdomain, timeout or wrong, or a delay")
+		}
+	}
+	if c := s.Clock; c != nil {
+		pick("clock", c.Pick)
+		if c.Offset == 0 && c.Drift == 0 {
+			report("clock", "clock changes nothing: write an offset, like 5m or -1h, or a drift")
+		}
+		if time.Duration(c.Offset).Abs() > 100*365*24*time.Hour {
+			report("clock.offset", "offset is %s: at most a hundred years, either way", c.Offset)
+		}
+		if time.Duration(c.Drift).Abs() >= time.Second {
+			report("clock.drift", "drift is %s in each second: it is below 1s, either way: no clock stands still or runs backwards", c.Drift)
+		}
+	}
 	// What only the proxy knows (how much is too much) is said here, not in the run.
-	if kind, ok := s.Kind(); ok && sound && kind.On != OnService {
+	if kind, ok := s.Kind(); ok && sound && kind.On != OnService && !kind.Reference {
 		s.Name = kind.Verb
 		if err := (Fault{Spec: s}).rule().Validate(); err != nil {
 			problem := errors.Unwrap(err).Error()
@@ -421,6 +518,16 @@ func share(path string, p Percent, what string, report func(path, format string,
 	}
 }
 
+// either wants one of two settings of a verb.
+func either(verb, one, example string, hasOne bool, other, example2 string, hasOther bool, report func(path, format string, args ...any)) {
+	switch {
+	case hasOne && hasOther:
+		report(verb+"."+other, "both %s and %s: they say the same thing in two ways; keep one", one, other)
+	case !hasOne && !hasOther:
+		report(verb, "%s needs %s (%s) or %s (%s)", verb, one, example, other, example2)
+	}
+}
+
 // checkConditions checks what stands beside the verb.
 func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 	kind, _ := s.Kind()
@@ -430,6 +537,8 @@ func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 	}{{"match", s.Match != nil}, {"pulse", s.Pulse != nil}, {"ramp", s.Ramp != nil}, {"first", s.First != nil}, {"every", s.Every != nil}, {"from", s.From != ""}} {
 		switch {
 		case !c.set || kind.Verb == "" || kind.Takes(c.name):
+		case kind.Reference && kind.On == OnEdge:
+			report(c.name, "%s is for faults on what passes an edge: %s acts on its caller", c.name, kind.Verb)
 		case c.name == "match" && kind.On == OnEdge:
 			report(c.name, "%s takes no match: it strikes before there is a request to look at", kind.Verb)
 		case c.name == "match" && (kind.On == OnTCPEdge || kind.On == OnUDPEdge):

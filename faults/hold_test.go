@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -44,10 +45,13 @@ type fake struct {
 	fails   map[string]error // by operation
 	reverts []string         // operations that revert, in order
 	ended   error            // an ended ctx that was given to a revert
+	wrong   map[string]string
+	looked  uint64
+	data    string // folder that disk faults fill
 }
 
 func newFake(instances int) *fake {
-	f := &fake{running: map[int]bool{}, paused: map[int]bool{}, rules: map[string][]string{}, fails: map[string]error{}}
+	f := &fake{running: map[int]bool{}, paused: map[int]bool{}, rules: map[string][]string{}, fails: map[string]error{}, wrong: map[string]string{}}
 	for i := range instances {
 		f.running[i] = true
 	}
@@ -98,6 +102,52 @@ func (f *fake) Paused(_ string, i int) (bool, error) {
 	return f.paused[i], nil
 }
 
+func (f *fake) StressCPU(ctx context.Context, s string, i int, fault string, workers int, _ float64) (int, int, string, error) {
+	return 0, workers, "beside it", f.do(ctx, "press", func() { f.presses(s, i, fault, true) })
+}
+func (f *fake) StressMemory(ctx context.Context, s string, i int, fault string, bytes int64, _ float64) (int, int64, string, error) {
+	return 0, bytes, "beside it", f.do(ctx, "press", func() { f.presses(s, i, fault, true) })
+}
+func (f *fake) Pressure(string, int, string) (map[string]float64, error) {
+	return map[string]float64{"cpu_s": 1, "rss_bytes": 2}, nil
+}
+func (f *fake) Relieve(ctx context.Context, s string, i int, fault string) error {
+	return f.revert(ctx, "relieve", func() { f.presses(s, i, fault, false) })
+}
+func (f *fake) presses(s string, i int, fault string, does bool) {
+	if f.wrong[fmt.Sprint("press ", s, i, fault)] = "yes"; !does {
+		delete(f.wrong, fmt.Sprint("press ", s, i, fault))
+	}
+}
+func (f *fake) DataFolder(string, int) (string, error) { return f.data, nil }
+func (f *fake) BreakLookup(ctx context.Context, caller, callee, fail string, delay time.Duration) error {
+	return f.do(ctx, "break", func() { f.wrong["lookup "+caller+callee] = fail + delay.String() })
+}
+func (f *fake) MendLookup(ctx context.Context, caller, callee string) error {
+	return f.revert(ctx, "mend", func() { delete(f.wrong, "lookup "+caller+callee) })
+}
+func (f *fake) Lookups(context.Context, string, string) (uint64, uint64, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looked += 10
+	return f.looked, f.looked / 2, true, nil
+}
+func (f *fake) SetClock(ctx context.Context, s string, i int, offset, drift time.Duration) error {
+	set := func() { f.wrong[fmt.Sprint("clock ", s, i)] = offset.String() }
+	if offset == 0 && drift == 0 {
+		return f.revert(ctx, "set clock", func() { delete(f.wrong, fmt.Sprint("clock ", s, i)) })
+	}
+	return f.do(ctx, "clock", set)
+}
+func (f *fake) ClockOffset(_ context.Context, s string, i int) (offset, uncertain time.Duration, running bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if text := f.wrong[fmt.Sprint("clock ", s, i)]; text != "" {
+		offset, err = time.ParseDuration(text)
+	}
+	return offset, time.Millisecond, true, err
+}
+
 type fakeEdge struct {
 	f    *fake
 	name string
@@ -130,7 +180,8 @@ func (f *fake) surface() string {
 	}
 	paused := maps.Clone(f.paused)
 	maps.DeleteFunc(paused, func(_ int, p bool) bool { return !p })
-	return fmt.Sprint(f.running, paused, rules)
+	files, _ := filepath.Glob(filepath.Join(f.data, ".chaosctl*"))
+	return fmt.Sprint(f.running, paused, rules, f.wrong, files)
 }
 
 func (f *fake) world(t interface {
@@ -141,6 +192,7 @@ func (f *fake) world(t interface {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.data = filepath.Dir(dir)
 	return World{Services: f, Undo: l, edge: func(name string) edge { return fakeEdge{f, name} }}
 }
 
@@ -428,7 +480,7 @@ func TestTwoPausesAtOnce(t *testing.T) {
 func TestWhatARuntimeLacks(t *testing.T) {
 	for _, k := range Kinds {
 		err := k.Supported(struct{}{})
-		if (err != nil) != (k.On == OnService) {
+		if (err != nil) != (k.On == OnService || k.Reference) {
 			t.Errorf("%s on a runtime without capabilities: %v", k.Verb, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), k.Verb+": runtime struct {} cannot do that: it does not offer all of: "+k.Needs) {

@@ -12,14 +12,15 @@ const (
 
 // Kind is one verb: what a scenario may write, and how it is done.
 type Kind struct {
-	Verb    string
-	On      string // one of the On constants
-	Summary string
-	Needs   string  // capabilities of the runtime, "" where the proxies suffice
-	Instead string  // what to write on an edge of another kind than On, "" where On has all
-	UDP     string  // what it means on UDP edges; "" where it cannot be there, or to be on an edge of any kind is the same
-	Instant bool    // has its own end, so `for` means nothing to it
-	Fields  []Field // under the verb, beside target, at and for
+	Verb      string
+	On        string // one of the On constants
+	Summary   string
+	Needs     string  // capabilities of the runtime, "" where the proxies suffice
+	Instead   string  // what to write on an edge of another kind than On, "" where On has all
+	UDP       string  // what it means on UDP edges; "" where it cannot be there, or to be on an edge of any kind is the same
+	Instant   bool    // has its own end, so `for` means nothing to it
+	Reference bool    // only the services of a reference system can have it
+	Fields    []Field // under the verb, beside target, at and for
 
 	needs  func(services any) bool
 	inject injector
@@ -56,12 +57,12 @@ var Conditions = []Field{
 
 // Takes tells whether the condition of that name may stand beside the verb.
 func (k Kind) Takes(condition string) bool {
-	switch k.On {
-	case OnService:
+	switch {
+	case k.On == OnService || k.Reference:
 		return false
-	case OnServices:
+	case k.On == OnServices:
 		return condition == "pulse"
-	case OnTCPEdge, OnUDPEdge:
+	case k.On == OnTCPEdge, k.On == OnUDPEdge:
 		return condition != "match"
 	}
 	return condition != "match" || k.Verb != "refuse" && k.Verb != "slow_connect"
@@ -252,6 +253,55 @@ var Kinds = []Kind{
 		Fields: []Field{
 			pickField,
 			{"grace", "duration", "5s", "how long to wait before SIGKILL"},
+		},
+	},
+	{
+		Verb: "cpu", On: OnService, inject: cpu,
+		Needs: "stress", needs: offers[Stresser],
+		Summary: "Burns processor time beside instances, in a process of its own: in their control groups where they have some of their own, else on the whole machine.",
+		Fields: []Field{
+			pickField,
+			{"load", "percent", "80", "of the time for which each worker is busy"},
+			{"workers", "number", "one less than there are processors, at least 1", "threads that are busy; at most 4 per processor"},
+		},
+	},
+	{
+		Verb: "memory", On: OnService, inject: memory,
+		Needs: "stress", needs: offers[Stresser],
+		Summary: "Holds memory beside instances, in a process of its own: in their control groups where they have some of their own. Refused where it would leave the machine less than a tenth of its memory (256 MiB at least), or such a group a twentieth.",
+		Fields: []Field{
+			pickField,
+			{"size", "bytes", "none", "how much to hold"},
+			{"share", "percent", "none", "or which share of what is available"},
+		},
+	},
+	{
+		Verb: "disk", On: OnService, inject: disk,
+		Needs: "data folder", needs: offers[DataKeeper],
+		Summary: "Fills the file system of an instance's data folder (${data}; of a reference system, the one of all its services) by a file that is really written. On a file system that / or the working folder is on, 256 MiB stay free, on any other 1 MiB; at most 4 GiB are written.",
+		Fields: []Field{
+			pickField,
+			{"fill", "bytes", "none", "how much to write"},
+			{"free", "bytes", "none", "or how much to leave free"},
+		},
+	},
+	{
+		Verb: "dns", On: OnEdge, Reference: true, inject: dns,
+		Needs: "lookups", needs: offers[LookupBreaker],
+		Summary: "Breaks how the caller looks the callee's address up, which reference services do before each call, also on a connection that is open.",
+		Fields: []Field{
+			{"fail", "text", "none", "nxdomain: there is no such name; timeout: no answer, for as long as the caller waits; wrong: an address at which nobody listens"},
+			{"delay", "duration", "0s", "how long each lookup takes"},
+		},
+	},
+	{
+		Verb: "clock", On: OnService, Reference: true, inject: clock,
+		Needs: "clock", needs: offers[ClockSetter],
+		Summary: "Sets the wall clock of instances wrong. It shows in the timestamps that a service writes and in its judgement of others' requests (reference services refuse one sent more than 5 minutes ago or ahead, as signed requests are); timers, timeouts and breakers run by the monotonic clock and stay right.",
+		Fields: []Field{
+			pickField,
+			{"offset", "duration, either sign", "0s", "how far ahead, like 5m; -1h is behind"},
+			{"drift", "duration, either sign", "0s", "gained, or lost, in each second from then on"},
 		},
 	},
 }

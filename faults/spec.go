@@ -44,6 +44,11 @@ type Spec struct {
 	Kill        *Kill        `yaml:"kill,omitempty" json:"kill,omitempty"`
 	Pause       *Pause       `yaml:"pause,omitempty" json:"pause,omitempty"`
 	Restart     *Restart     `yaml:"restart,omitempty" json:"restart,omitempty"`
+	CPU         *CPU         `yaml:"cpu,omitempty" json:"cpu,omitempty"`
+	Memory      *Memory      `yaml:"memory,omitempty" json:"memory,omitempty"`
+	Disk        *Disk        `yaml:"disk,omitempty" json:"disk,omitempty"`
+	DNS         *DNS         `yaml:"dns,omitempty" json:"dns,omitempty"`
+	Clock       *Clock       `yaml:"clock,omitempty" json:"clock,omitempty"`
 
 	// Conditions, of faults on edges; see proxy.Match and proxy.When.
 	Match *Match         `yaml:"match,omitempty" json:"match,omitempty"`
@@ -240,4 +245,43 @@ type Pause struct {
 type Restart struct {
 	Pick  Pick           `yaml:"pick,omitempty" json:"pick,omitempty"`
 	Grace *time.Duration `yaml:"grace,omitempty" json:"grace,omitempty"` // default 5s
+}
+
+// CPU keeps Workers threads beside each picked instance busy, each for its Load of
+// the time, in the instance's control groups where it has some of its own.
+type CPU struct {
+	Pick    Pick     `yaml:"pick,omitempty" json:"pick,omitempty"`
+	Load    *Percent `yaml:"load,omitempty" json:"load,omitempty"`       // of each worker; default 80%
+	Workers int      `yaml:"workers,omitempty" json:"workers,omitempty"` // default: one less than there are processors, at least 1
+}
+
+// Memory holds so much memory beside each picked instance, in its control group
+// where it has one of its own: Size, or Share of what is available then.
+type Memory struct {
+	Pick  Pick     `yaml:"pick,omitempty" json:"pick,omitempty"`
+	Size  Bytes    `yaml:"size,omitempty" json:"size,omitempty"`
+	Share *Percent `yaml:"share,omitempty" json:"share,omitempty"`
+}
+
+// Disk writes a file into the data folder of each picked instance: Fill of it, or
+// until only Free is left to write on its file system.
+type Disk struct {
+	Pick Pick   `yaml:"pick,omitempty" json:"pick,omitempty"`
+	Fill Bytes  `yaml:"fill,omitempty" json:"fill,omitempty"`
+	Free *Bytes `yaml:"free,omitempty" json:"free,omitempty"`
+}
+
+// DNS is what becomes of looking the callee of an edge up: it fails, is slow, or
+// both. Reference systems only: their services look a callee up before each call.
+type DNS struct {
+	Fail  string        `yaml:"fail,omitempty" json:"fail,omitempty"`   // nxdomain | timeout | wrong; "" = it does not
+	Delay time.Duration `yaml:"delay,omitempty" json:"delay,omitempty"` // of each lookup
+}
+
+// Clock sets the clock of the picked instances wrong, by Offset and by Drift more
+// for every second since. Reference systems only.
+type Clock struct {
+	Pick   Pick  `yaml:"pick,omitempty" json:"pick,omitempty"`
+	Offset Shift `yaml:"offset,omitempty" json:"offset,omitempty"` // ahead; below 0: behind
+	Drift  Shift `yaml:"drift,omitempty" json:"drift,omitempty"`   // gained per second; below 0: lost
 }

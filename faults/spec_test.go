@@ -48,6 +48,11 @@ var every = []Spec{
 	{Name: "die", Target: "stock", Kill: &Kill{}},
 	{Name: "freeze", Target: "stock", Pause: &Pause{Pick: Pick{All: true}}},
 	{Name: "again", Target: "stock", Restart: &Restart{Grace: ptr(time.Second)}},
+	{Name: "busy", Target: "stock", CPU: &CPU{Load: ptr(Percent(0.5)), Workers: 2}},
+	{Name: "large", Target: "stock", Memory: &Memory{Size: 200_000_000}},
+	{Name: "full", Target: "stock", Disk: &Disk{Fill: 50_000}},
+	{Name: "lost", Target: "orders -> payments", DNS: &DNS{Fail: "nxdomain", Delay: time.Second}},
+	{Name: "late", Target: "stock", Clock: &Clock{Offset: Shift(-time.Hour), Drift: Shift(time.Millisecond)}},
 }
 
 // example is the one of that verb.
@@ -152,6 +157,11 @@ func TestAsked(t *testing.T) {
 		{"instances": 1, "down_s": 1},
 		{},
 		{"instances": 1},
+		{"instances": 1, "load_ratio": 0.5, "workers": 2},
+		{"instances": 1, "rss_bytes": 200_000_000},
+		{"instances": 1, "bytes": 50_000},
+		{"delay_s": 1},
+		{"instances": 1, "offset_s": -3600, "drift_ratio": 0.001},
 	}
 	for i, s := range every {
 		if d := cmp.Diff(want[i], s.Asked()); d != "" {
@@ -177,7 +187,7 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		s    Spec
 		want []string
 	}{
-		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, abort, reshape, duplicate, reorder, partition, kill, pause, restart`}},
+		{Spec{Target: "a -> b"}, []string{`: a fault needs one verb: latency, error, reset, blackhole, silence, refuse, slow_connect, slow_close, bandwidth, slice, loss, corrupt, limit, abort, reshape, duplicate, reorder, partition, kill, pause, restart, cpu, memory, disk, dns, clock`}},
 		{Spec{Target: "a", Kill: &Kill{}, Pause: &Pause{}}, []string{`: 2 verbs (kill, pause): a fault has exactly one`}},
 		{Spec{Target: "stock", At: -1, For: ptr(time.Duration(0)), Latency: &Latency{Jitter: -1, Distribution: "gauss", Direction: "up", Percent: ptr(Percent(2))}}, []string{
 			`target: latency is for an edge, and "stock" is none`, `at: at is -1ns`, `for: for is 0s`, `latency.percent: percent is 200`,
@@ -222,6 +232,18 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		{Spec{Partition: &Partition{From: []string{"a"}, To: []string{"a", "b -> c"}}}, []string{`partition.to: "b -> c" is not a service`, `partition.to: "a" is on both sides`}},
 		{Spec{Target: "a -> b", For: ptr(time.Second), Kill: &Kill{Signal: "HUP", Down: ptr(-time.Second), Pick: Pick{Count: -1}}}, []string{
 			`target: kill is for a service, and "a -> b" is an edge`, "for: kill takes no `for`: write `down`", `kill.pick: pick is a number`, `kill.signal: signal "HUP"`, `kill.down: down is -1s`}},
+		{Spec{Target: "a -> b", CPU: &CPU{Load: ptr(Percent(0)), Workers: -1, Pick: Pick{Count: -1}}}, []string{
+			`target: cpu is for a service, and "a -> b" is an edge`, `cpu.pick: pick is a number`, `cpu.load: load is 0`, `cpu.workers: workers is -1`}},
+		{Spec{Target: "a", CPU: &CPU{Load: ptr(Percent(math.NaN()))}}, []string{`cpu.load: load is NaN`}},
+		{Spec{Target: "a", Memory: &Memory{}}, []string{`memory: memory needs size (how much to hold, like 200MB) or share`}},
+		{Spec{Target: "a", Memory: &Memory{Size: -1, Share: ptr(Percent(2))}}, []string{`memory.share: both size and share`, `memory.size: size is -1`, `memory.share: percent is 200`}},
+		{Spec{Target: "a", Disk: &Disk{}}, []string{`disk: disk needs fill (how much to write, like 50MB) or free`}},
+		{Spec{Target: "a", Disk: &Disk{Fill: -1, Free: ptr(Bytes(-1))}, Pulse: &Pulse{time.Second, time.Second}}, []string{
+			`pulse: pulse is for faults on edges: disk acts`, `disk.free: both fill and free`, `disk.fill: fill is -1`, `disk.free: free is -1`}},
+		{Spec{Target: "a", DNS: &DNS{Fail: "gone", Delay: -1}}, []string{`target: dns is for an edge, and "a" is none`, `dns.fail: fail "gone" is unknown: write nxdomain, timeout or wrong`, `dns.delay: delay is -1ns`}},
+		{Spec{Target: "a -> b", DNS: &DNS{}, Match: &Match{Path: "/"}}, []string{`match: match is for faults on what passes an edge: dns acts on its caller`, `dns: dns changes nothing`}},
+		{Spec{Target: "a", Clock: &Clock{}}, []string{`clock: clock changes nothing`}},
+		{Spec{Target: "a", Clock: &Clock{Offset: 1 << 62, Drift: Shift(-time.Second)}}, []string{`clock.offset: offset is `, `clock.drift: drift is -1s`}},
 		{Spec{For: ptr(time.Second), Restart: &Restart{Grace: ptr(-time.Second)}}, []string{`target: restart needs a target: the name of a service`, "for: restart takes no `for`: it is over", `restart.grace: grace is -1s`}},
 	} {
 		got := problems(c.s)
@@ -251,6 +273,7 @@ func TestText(t *testing.T) {
 		{new(Bytes), "2 kB", "2KB"}, {new(Bytes), "9223372036854775807B", "9223372036854775807B"},
 		{new(Bytes), "64", ""}, {new(Bytes), "64kb", ""}, {new(Bytes), "-1B", ""}, {new(Bytes), "+1B", ""}, {new(Bytes), "1.5B", ""}, {new(Bytes), "9223372036854775808B", ""}, {new(Bytes), "10000000000GiB", ""}, {new(Bytes), "KB", ""},
 		{new(ByteRate), "100KB/s", "100KB/s"}, {new(ByteRate), "1 MiB/s", "1MiB/s"}, {new(ByteRate), "100KB", ""}, {new(ByteRate), "100/s", ""},
+		{new(Shift), "+5m", "5m0s"}, {new(Shift), " -1h ", "-1h0m0s"}, {new(Shift), "5", ""}, {new(Shift), "", ""}, {new(Shift), "--1s", ""},
 		{new(Source), "10.1.2.3/8", "10.0.0.0/8"}, {new(Source), " 10.1.2.3 ", "10.1.2.3"}, {new(Source), "10.1.2.3/32", "10.1.2.3"}, {new(Source), "2001:DB8::/32", "2001:db8::/32"}, {new(Source), "::ffff:10.1.2.3", "10.1.2.3"},
 		{new(Source), "10.0.0.0/33", ""}, {new(Source), "10.0.0", ""}, {new(Source), "fe80::1%eth0", ""}, {new(Source), "::ffff:10.0.0.0/104", ""}, {new(Source), "localhost", ""},
 		{new(Pick), "1", "1"}, {new(Pick), " 3 ", "3"}, {new(Pick), "50%", "50%"}, {new(Pick), "all", "all"},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Percent is a share written 50 or 50%; its value is 0 to 1.
@@ -16,6 +17,9 @@ type Bytes int64
 
 // ByteRate is bytes per second, written "100KB/s".
 type ByteRate int64
+
+// Shift is a span of time in either direction, written 5m, +5m or -1h.
+type Shift time.Duration
 
 // Source is where callers call from, written "10.0.0.0/8" or, for one address,
 // "10.1.2.3"; the zero Source is anywhere.
@@ -65,6 +69,22 @@ func (p Percent) String() string {
 	}
 	return string(b)
 }
+
+// UnmarshalText reads "5m", "+5m" or "-1h".
+func (s *Shift) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("%q is no span of time: write one like 5m or -1h (units: ns, us, ms, s, m, h)", text)
+	}
+	*s = Shift(d)
+	return nil
+}
+
+// MarshalText is what UnmarshalText reads.
+func (s Shift) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// String is the text form.
+func (s Shift) String() string { return time.Duration(s).String() }
 
 // UnmarshalText reads "10.0.0.0/8", "2001:db8::/32" or a single address.
 func (s *Source) UnmarshalText(text []byte) error {

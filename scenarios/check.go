@@ -241,12 +241,16 @@ func (c *checker) once(seen map[string]string, path, edge string) {
 
 func (c *checker) fault(s faults.Spec) {
 	at, who := "faults."+s.Name, fmt.Sprintf("fault %q", s.Name)
+	kind, _ := s.Kind()
 	switch {
+	case kind.Reference && c.known && c.system.System == "":
+		c.doc.Report(at+"."+kind.Verb, "target: { system: shop } has such services",
+			"%s: %s needs services that can be told to go wrong, which those of a reference system can; your own have their clock and their lookups to themselves", who, kind.Verb)
 	case s.Partition != nil:
 		c.partition(at+".partition", who, *s.Partition)
 	case s.Target == "":
 		// The fault's own Check says that a target is missing.
-	case s.Kill != nil || s.Pause != nil || s.Restart != nil:
+	case kind.On == faults.OnService:
 		if strings.Contains(s.Target, "->") {
 			break // said by the fault's own Check
 		}
@@ -255,11 +259,11 @@ func (c *checker) fault(s faults.Spec) {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it", "%s: %q is absent: there is nothing to kill, pause or restart", who, s.Target)
 			} else if !service.Managed() {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
-					"%s: %q is only an address: what chaosctl did not start, it does not kill, pause or restart", who, s.Target)
+					"%s: %q is only an address: what chaosctl did not start, it does not %s", who, s.Target, deed(kind.Verb))
 			}
-			verb, pick := selection(s)
+			pick, _ := s.Selection()
 			if _, err := pick.Of(instances); err != nil {
-				c.doc.Report(at+"."+verb+".pick", "leave pick out, or write all", "%s: %v: %q runs as one instance", who, err, s.Target)
+				c.doc.Report(at+"."+kind.Verb+".pick", "leave pick out, or write all", "%s: %v: %q runs as one instance", who, err, s.Target)
 			}
 		}
 	case strings.Contains(s.Target, "->"):
@@ -354,15 +358,13 @@ func (c *checker) partition(path, who string, p faults.Partition) {
 // instances is how many of each service run: no runtime of this build replicates.
 const instances = 1
 
-// selection is the verb of a fault on a service, and whom it picks.
-func selection(s faults.Spec) (verb string, pick faults.Pick) {
-	switch {
-	case s.Kill != nil:
-		return "kill", s.Kill.Pick
-	case s.Pause != nil:
-		return "pause", s.Pause.Pick
+// deed is what a fault of this kind does to a service.
+func deed(verb string) string {
+	switch verb {
+	case "kill", "pause", "restart":
+		return "kill, pause or restart"
 	}
-	return "restart", s.Restart.Pick
+	return "press on, nor fill its disk"
 }
 
 func (c *checker) expectation(h expectation) {

@@ -195,6 +195,7 @@ var textForms = map[reflect.Type]form{
 		examples:    []any{"status == 201", "latency < 200ms", `body contains "completed"`, `json $.status == "completed"`, "header Location exists"},
 	},
 	reflect.TypeFor[faults.Percent]():  {pattern: `^\s*[0-9.]+\s*%?\s*$`, numbers: true, examples: []any{50, "0.5%"}},
+	reflect.TypeFor[faults.Shift]():    {pattern: `^\s*[+-]?([0-9.]+(ns|us|µs|μs|ms|s|m|h))+\s*$|^\s*[+-]?0\s*$`, examples: []any{"5m", "-1h"}},
 	reflect.TypeFor[faults.Pick]():     {pattern: `^\s*([0-9]+|[0-9.]+\s*%|all)\s*$`, numbers: true, examples: []any{1, "50%", "all"}},
 	reflect.TypeFor[faults.Bytes]():    {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*$`, numbers: true, examples: []any{"0 B", "64KB", "64KiB"}},
 	reflect.TypeFor[faults.ByteRate](): {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*/\s*s\s*$`, examples: []any{"100KB/s", "1MiB/s"}},

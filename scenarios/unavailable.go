@@ -11,11 +11,6 @@ var later = []struct {
 	{[]string{"target", "kubernetes"}, "give the services' addresses"},
 	{[]string{"repeat"}, "chaosctl run SCENARIO --repeat 5"},
 	{[]string{"allow"}, "only loopback addresses and own systems are touched"},
-	{[]string{"faults", "*", "cpu"}, ""},
-	{[]string{"faults", "*", "memory"}, ""},
-	{[]string{"faults", "*", "disk"}, ""},
-	{[]string{"faults", "*", "dns"}, ""},
-	{[]string{"faults", "*", "clock"}, ""},
 	{[]string{"load", "*", "request", "capture"}, captureInSteps},
 	{[]string{"load", "*", "requests", "*", "capture"}, captureInSteps},
 }

@@ -34,6 +34,8 @@ type instance struct {
 	service topology.Service
 	number  int
 
+	wrong sync.Mutex // one change of faults at a time
+
 	busy sync.Mutex // one of start, kill, pause, … at a time
 	port int        // of a user's command, kept over restarts; under busy
 
@@ -41,6 +43,7 @@ type instance struct {
 	process *process.Process // nil: none yet; Done: gone
 	told    chan struct{}    // closed when the process is gone and that has been told
 	address string           // where it really listens, or did last
+	faults  node.Faults      // what is wrong with it on purpose, now and when it is started again
 	ending  string           // what an end of the process is to be called, when it is our doing
 }
 
@@ -319,8 +322,11 @@ func (in *instance) writeConfig() (path string, err error) {
 	s, c := in.service, in.system.config
 	told := node.Config{
 		Service: s.Name, Instance: in.number, Role: s.Role, Listen: "127.0.0.1:0", Data: in.system.data,
-		Seed: c.Seed, Edges: map[string]node.Edge{}, Scale: c.Timescale, Parent: os.Getpid(),
+		Seed: c.Seed, Edges: map[string]node.Edge{}, Scale: c.Timescale, Parent: os.Getpid(), Control: in.system.token,
 	}
+	in.mu.Lock()
+	told.Faults = in.faults
+	in.mu.Unlock()
 	for _, e := range c.Topology.Edges {
 		if e.Caller != s.Name {
 			continue

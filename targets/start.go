@@ -8,6 +8,7 @@ package targets
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,6 +82,7 @@ type System struct {
 	data      string            // folder with the services' databases
 	runtime   *process.Runtime
 	instances []*instance // in the order of the topology
+	token     string      // by which reference services know us
 	client    *http.Client
 
 	life    context.Context // ends when Stop begins
@@ -88,6 +90,9 @@ type System struct {
 	watches sync.WaitGroup // one per process, until its end is told
 
 	notifying sync.Mutex
+
+	pressing  sync.Mutex
+	stressors map[pressKey]*stressor
 
 	stopping sync.Mutex
 	stopped  bool
@@ -137,7 +142,7 @@ func newSystem(c Config) (_ *System, err error) {
 			return nil, fmt.Errorf("find our own program: %w", err)
 		}
 	}
-	s := &System{config: c, client: &http.Client{
+	s := &System{config: c, token: rand.Text(), stressors: map[pressKey]*stressor{}, client: &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

@@ -28,6 +28,13 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "service" {
 		os.Exit(shop.Main(context.Background(), os.Args[2], os.Args[3], os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "stress" {
+		if err := press(os.Args[2:]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 2 && os.Args[1] == "child" {
 		os.Exit(child(os.Args[2], os.Args[3:]))
 	}

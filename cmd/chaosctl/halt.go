@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chaosctl/chaosctl/experiments/audit"
 	"github.com/chaosctl/chaosctl/experiments/live"
 )
 
@@ -24,7 +25,8 @@ func newHalt() *cobra.Command {
 		Short:   "End live runs now, and let none start",
 		Long: `Halt pulls a lever. With --all every live run of this user aborts, reverting its
 faults as ever, and nothing starts until --release. With RUN only that one
-aborts. It returns when the runs are gone.
+aborts. It returns when the runs are gone. A load and a proxy serve of this user
+end with --all, too, and do not start.
 
 A halted run exits 4, and its journal says why. A run that would start exits 2.`,
 		Example: `  chaosctl halt --all --reason "real incident, see #ops"
@@ -44,6 +46,11 @@ A halted run exits 4, and its journal says why. A run that would start exits 2.`
 				was, err := index.Release()
 				if err != nil {
 					return internal(err)
+				}
+				if was {
+					if err := auditLever(index, audit.Entry{Event: audit.Released}); err != nil {
+						return internal(err)
+					}
 				}
 				text := "released: runs start again"
 				if !was {
@@ -110,7 +117,10 @@ func halt(ctx context.Context, index *live.Index, lever live.Lever) (ended []liv
 	if lever.Run != "" && len(entries) == 0 {
 		return nil, usage(fmt.Errorf("run %q is not live", lever.Run), whatRuns(index))
 	}
-	if err := index.Halt(lever); err != nil {
+	if err := index.Halt(lever); err != nil { // first of all
+		return nil, internal(err)
+	}
+	if err := auditLever(index, audit.Entry{Event: audit.Halted, Run: lever.Run, Detail: lever.Reason}); err != nil {
 		return nil, internal(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, haltWithin)
@@ -129,6 +139,13 @@ func halt(ctx context.Context, index *live.Index, lever live.Lever) (ended []liv
 		ended = append(ended, e)
 	}
 	return ended, nil
+}
+
+// auditLever puts down what was done with the lever.
+func auditLever(index *live.Index, e audit.Entry) error {
+	e.Command = "halt"
+	_, err := audit.In(index.Dir()).Append(e, true)
+	return err
 }
 
 // whatRuns is the hint of whoever named no run, or a wrong one.

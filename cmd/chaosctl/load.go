@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chaosctl/chaosctl/experiments/audit"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/loadgen/arrival"
@@ -83,7 +85,7 @@ load stream as a scenario writes it (*.yaml), with a URL for its "to".
 With --objective there is a verdict with confidence bounds, and the exit code is
 0 pass, 1 fail, 3 inconclusive; without, it is 0. With --find-max the rate
 rises until the objective no longer holds. Ctrl-C ends early, prints what was
-seen, and exits 4.`,
+seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2).`,
 		Example: `  chaosctl load http://127.0.0.1:8080/ --rate 500/s --duration 30s
   chaosctl load http://127.0.0.1:8080/ --users 64 --think 100ms
   chaosctl load http://127.0.0.1:8080/ --rate 200/s --objective 'ok >= 99.9%' --objective 'p99 < 50ms'
@@ -174,7 +176,7 @@ type loadPlan struct {
 	warnings   []string
 }
 
-func load(ctx context.Context, arg string, f loadFlags, changed func(string) bool, stdout, stderr io.Writer) error {
+func load(ctx context.Context, arg string, f loadFlags, changed func(string) bool, stdout, stderr io.Writer) (err error) {
 	if f.output != "text" && f.output != "json" {
 		return usage(fmt.Errorf("--output %q: allowed are text, json", f.output), "")
 	}
@@ -194,6 +196,11 @@ func load(ctx context.Context, arg string, f loadFlags, changed func(string) boo
 	if err := plan.checkLimits(changed("connections") || plan.spec.Connections != nil); err != nil {
 		return err
 	}
+	ctx, closeAudit, err := underLever(ctx, audit.Entry{Command: "load", Target: withoutPassword(arg)}, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { closeAudit("", err) }()
 	if plan.target.address, err = reachable(ctx, plan.target); err != nil {
 		return err
 	}
@@ -203,6 +210,7 @@ func load(ctx context.Context, arg string, f loadFlags, changed func(string) boo
 	}
 
 	process.Favour()
+	halted := ctx
 	ctx, release := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer release()
 	// A second Ctrl-C must not wait for anything.
@@ -214,7 +222,7 @@ func load(ctx context.Context, arg string, f loadFlags, changed func(string) boo
 		}
 	}
 	if search != nil {
-		return findMax(ctx, plan, search, f, stdout, stderr)
+		return errors.Join(haltedBy(halted), findMax(ctx, plan, search, f, stdout, stderr))
 	}
 
 	live := newLoadLive(stderr, plan, f.quiet)
@@ -236,10 +244,22 @@ func load(ctx context.Context, arg string, f loadFlags, changed func(string) boo
 	if err != nil {
 		return internal(err)
 	}
+	if err := haltedBy(halted); err != nil {
+		return err
+	}
 	if code := r.exitCode(); code != exitPass {
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// withoutPassword is a URL, or a file's name, as it may be put down.
+func withoutPassword(arg string) string {
+	u, err := url.Parse(arg)
+	if err != nil || u.User == nil {
+		return arg
+	}
+	return u.Redacted()
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -66,8 +66,8 @@ Try it:
 	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run and judge:"}, &cobra.Group{ID: "read", Title: "Look things up:"})
 	root.AddCommand(
-		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(), newCompare(),
-		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(), newWatchdog(),
+		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(), newCompare(), newAudit(),
+		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(), newStress(), newWatchdog(),
 	)
 	return root
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chaosctl/chaosctl/experiments/audit"
 	"github.com/chaosctl/chaosctl/faults"
 	"github.com/chaosctl/chaosctl/faults/proxy"
 	"github.com/chaosctl/chaosctl/faults/toxiproxy"
@@ -64,7 +65,8 @@ func newProxyServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve Toxiproxy's HTTP API until Ctrl-C",
 		Long: `Serve listens for API calls and prints where, on stdout. It ends, with every
-proxy, at the first SIGINT or SIGTERM: exit code 0.
+proxy, at the first SIGINT or SIGTERM: exit code 0; or when somebody pulls the
+lever (chaosctl halt --all): exit code 4. While that is pulled it does not start.
 
 The config is Toxiproxy's: a JSON array of proxies. Each may have "toxics", which
 are at work before its first connection, and a "protocol": http, where toxics are to
@@ -104,7 +106,13 @@ which nobody listens any more.`,
 
 // serveProxies listens first, then makes the proxies, then answers calls: whoever
 // sees the address can connect, and whoever gets an answer sees the whole config.
-func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
+func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) (err error) {
+	ctx, closeAudit, err := underLever(ctx, audit.Entry{Command: "proxy serve", Target: f.listen}, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { closeAudit("", err) }()
+	halted := ctx
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if f.hold <= 0 {
@@ -174,7 +182,7 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) e
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return internal(err)
 	}
-	return nil
+	return haltedBy(halted)
 }
 
 func plural(n int, one, many string) string {

@@ -212,16 +212,21 @@ func execute(ctx context.Context, index *live.Index, plan *experiments.Plan, id,
 		defer func() { err = errors.Join(err, sink.Close()) }()
 		o.Samples = sink.Write
 	}
-	ctx, leave, err := guard(ctx, index, plan, &o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, leave()) }()
 	if !f.quiet {
 		p := newProgress(stderr, plan)
 		defer p.Close()
 		o.Watch = p.Event
 	}
+	closeAudit, err := auditRun(index, &o, plan.Scenario, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { closeAudit(err) }()
+	ctx, leave, err := guard(ctx, index, plan, &o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
 	return experiments.Run(ctx, plan, o)
 }
 

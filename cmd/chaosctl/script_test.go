@@ -26,9 +26,9 @@ import (
 // TestMain makes the test binary into the commands that the scripts run:
 // chaosctl itself, and servers of a few lines that stand in for a user's.
 func TestMain(m *testing.M) {
-	// Reference services and watchdogs are the same binary, re-executed: as chaosctl,
+	// Reference services, stressors and watchdogs are the same binary, re-executed: as chaosctl,
 	// whatever the test binary is called.
-	if len(os.Args) > 1 && (os.Args[1] == "service" || os.Args[1] == "watchdog") {
+	if len(os.Args) > 1 && slices.Contains([]string{"service", "stress", "watchdog"}, os.Args[1]) {
 		main()
 	}
 	// The scripts measure time: one at a time, unless somebody asks otherwise.
@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"whatever": whatever,
 			"cleantmp": cleanTemp,
 			"waitfor":  waitFor,
+			"looked":   looked,
 		},
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,7 @@ func newWatchdog() *cobra.Command {
 // says what to do.
 func startable(ctx context.Context, index *live.Index, stderr io.Writer) error {
 	if lever := index.Halted(""); lever != nil {
-		return usage(fmt.Errorf("nothing starts: %s", lever), "chaosctl halt --release lets runs start again")
+		return startedUnder(lever)
 	}
 	report := heal(ctx, index, "the next run")
 	for _, h := range report.Healed {
@@ -88,23 +89,84 @@ func guard(ctx context.Context, index *live.Index, plan *experiments.Plan, o *ex
 	if err != nil {
 		return nil, nil, internal(errors.Join(err, run.Leave()))
 	}
-	o.Temp, o.Guarded = temp, watchdog.Ready
+	odd := make(chan string, mostWatchdogs)
+	o.Temp, o.Odd = temp, odd
 	o.Child = func(service string, pid int) {
 		// The note speeds recovery up; the process carries the run's mark without it.
 		_ = run.Child(service, pid)
 	}
 
 	halted, halt := context.WithCancelCause(ctx)
-	looked := make(chan struct{})
-	go func() {
-		defer close(looked)
+	var looking sync.WaitGroup
+	looking.Go(func() {
 		if lever := index.AwaitLever(halted, o.ID); lever != nil {
 			halt(&experiments.HaltError{Reason: lever.Reason})
 		}
-	}()
+	})
+	leaving := make(chan struct{})
+	o.Guarded = func(ctx context.Context) error {
+		killed := 0
+		for err := watchdog.Ready(ctx); err != nil; err = watchdog.Ready(ctx) {
+			if killed++; ctx.Err() != nil || killed == mostWatchdogs {
+				return err
+			}
+			if watchdog, err = another(watchdog, self, run, odd); err != nil {
+				return err
+			}
+		}
+		looking.Go(func() {
+			var err error
+			if watchdog, err = keepWatched(watchdog, mostWatchdogs-killed, self, run, leaving, odd); err != nil {
+				halt(&experiments.HaltError{Reason: err.Error()})
+			}
+		})
+		return nil
+	}
 	return halted, func() error {
 		halt(nil)
-		<-looked
+		close(leaving)
+		looking.Wait()
+		if watchdog == nil { // it was told already why the run had to end
+			return run.Leave()
+		}
 		return errors.Join(watchdog.Stop(), run.Leave())
 	}, nil
+}
+
+// mostWatchdogs is how many a run has, one after the other: whoever kills more of
+// them means it.
+const mostWatchdogs = 3
+
+// keepWatched starts another watchdog when somebody has killed the one there is; after
+// so many it gives up, because a run that nobody guards is not to go on. It returns
+// the one that is there when leaving is closed, nil with an error.
+func keepWatched(w *live.Watchdog, most int, self string, run *live.Run, leaving <-chan struct{}, odd chan<- string) (*live.Watchdog, error) {
+	for {
+		select {
+		case <-leaving:
+			return w, nil
+		case <-w.Gone():
+		}
+		if most--; most <= 0 {
+			return nil, errors.Join(fmt.Errorf("%d watchdogs of the run were killed: nobody would undo its faults if it were, too", mostWatchdogs), w.Discard())
+		}
+		var err error
+		if w, err = another(w, self, run, odd); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// another starts a watchdog in the place of one that was killed.
+func another(w *live.Watchdog, self string, run *live.Run, odd chan<- string) (*live.Watchdog, error) {
+	_ = w.Discard() // how it ended is no news
+	w, err := live.StartWatchdog(self, run)
+	if err != nil {
+		return nil, fmt.Errorf("the watchdog was killed, and another one could not be started: %w", err)
+	}
+	select {
+	case odd <- "the watchdog was killed; another one was started":
+	default:
+	}
+	return w, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/chaosctl/chaosctl/experiments/audit"
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/faults/undo"
 	"github.com/chaosctl/chaosctl/targets/process"
@@ -78,6 +79,7 @@ func (x *Index) Heal(ctx context.Context, e Entry, by string) (Healed, error) {
 	defer cancel()
 
 	log := openRecord(e, by, &h)
+	log.audit = audit.In(x.dir)
 	errs := []error{
 		h.revert(ctx, e, log),
 		h.kill(ctx, e),
@@ -230,6 +232,7 @@ type record struct {
 	by     string
 	owner  int
 	w      *journal.Writer
+	audit  *audit.Log
 	healed *Healed
 }
 
@@ -261,10 +264,25 @@ func (r *record) fault(u undo.Record, state, detail string, err error) {
 		f.Error = err.Error()
 	}
 	r.write(journal.Event{Fault: f})
+	if event := map[string]string{"reverted": audit.Reverted, "verified": audit.Verified, "failed": audit.Failed}[state]; event != "" {
+		r.put(audit.Entry{Event: event, Fault: u.Fault, Kind: u.Kind, Target: u.Target, Detail: detail, Error: f.Error})
+	}
+}
+
+// put adds to the audit log, in the name of whoever heals.
+func (r *record) put(e audit.Entry) {
+	e.Command, e.Run = strings.TrimPrefix(strings.TrimPrefix(r.by, "its "), "chaosctl "), r.healed.Run
+	_, err := r.audit.Append(e, false)
+	r.note(err)
 }
 
 // close says how it ended, and seals the journal.
 func (r *record) close(failed error) {
+	entry := audit.Entry{Event: audit.Healed, Detail: r.healed.String()}
+	if failed != nil {
+		entry.Error = failed.Error()
+	}
+	r.put(entry)
 	if r.w == nil {
 		return
 	}

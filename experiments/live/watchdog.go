@@ -84,6 +84,15 @@ func (w *Watchdog) Ready(ctx context.Context) error {
 	return nil
 }
 
+// Gone is closed when the watchdog's process has ended, for whatever reason.
+func (w *Watchdog) Gone() <-chan struct{} { return w.gone }
+
+// Discard frees what is left on our side of a watchdog that is gone.
+func (w *Watchdog) Discard() error {
+	<-w.gone
+	return errors.Join(w.pipe.Close(), w.said.Close())
+}
+
 // leaveWithin is how long a watchdog may take to go once it was told to.
 const leaveWithin = 5 * time.Second
 

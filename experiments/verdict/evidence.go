@@ -72,7 +72,10 @@ func judgeFault(h Hypotheses, r *record, f Fault) FaultResult {
 	case len(f.Edges) > 0:
 		out.ObservedOK, out.Detail = ev.compare(f, out.Observed)
 	default:
-		out.ObservedOK, out.Detail = r.compareProcess(f, &out)
+		var pressed bool
+		if out.ObservedOK, out.Detail, pressed = comparePressure(f, &out); !pressed {
+			out.ObservedOK, out.Detail = r.compareProcess(f, &out)
+		}
 	}
 	return out
 }

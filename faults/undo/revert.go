@@ -11,13 +11,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chaosctl/chaosctl/faults/fill"
 )
 
 // Processes is the key in Record.Data under which a record names the processes
 // it is about, in the format of FormatProcesses.
 const Processes = "processes"
 
-const kindPause = "pause"
+// File is the key under which a record names the file that a disk fault writes.
+const File = "file"
+
+const (
+	kindPause = "pause"
+	kindDisk  = "disk"
+)
 
 // Outcome is what Revert found to do.
 type Outcome string
@@ -36,7 +44,9 @@ var ErrOwned = errors.New("its owner still runs")
 // or `recover`. A record whose owner still runs is refused with ErrOwned.
 //
 //	pause                                    SIGCONT to every process that is still the one recorded
-//	kill, restart                            nothing: the services were the owner's children, and died with it
+//	disk                                     the file is removed, if it says that it is this fault's
+//	kill, restart, dns, clock                nothing: the services were the owner's children, and died with it
+//	cpu, memory                              nothing: so were the stressors
 //	latency, error, reset, … partition       nothing: the proxies were in the owner
 //
 // ctx bounds the wait for the processes to run again. Safe to repeat.
@@ -62,6 +72,15 @@ func Revert(ctx context.Context, r Record) (Outcome, error) {
 		}
 		if len(failed) > 0 {
 			return "", errors.Join(failed...)
+		}
+	}
+	if r.Kind == kindDisk { // a file outlives a boot
+		did, err := fill.Remove(r.Data[File], fill.Mark{Run: r.Run, Fault: r.Fault})
+		if err != nil {
+			return "", fmt.Errorf("revert fault %q: %w", r.Fault, err)
+		}
+		if did {
+			outcome = Reverted
 		}
 	}
 	if r.File != "" {

@@ -29,6 +29,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/chaosctl/chaosctl/faults/fill"
 )
 
 // Version is the format of a record.
@@ -50,7 +52,7 @@ type Record struct {
 	Target  string            `json:"target"`         // edge or service
 	Owner   Owner             `json:"owner"`          // who holds the fault
 	Boot    string            `json:"boot,omitempty"` // boot id: process numbers mean nothing after the next boot
-	Data    map[string]string `json:"data,omitempty"` // what the kind needs; see Processes for pause
+	Data    map[string]string `json:"data,omitempty"` // what the kind needs; see Processes for pause, File for disk
 	At      time.Time         `json:"at"`
 
 	File string `json:"-"` // where Pending found it
@@ -330,9 +332,14 @@ func (r Record) check() error {
 	if r.Fault == "" || r.Kind == "" {
 		return errors.New("a record needs a fault and a kind")
 	}
-	if r.Kind == kindPause {
+	switch r.Kind {
+	case kindPause:
 		_, err := ParseProcesses(r.Data[Processes])
 		return err
+	case kindDisk:
+		if path := r.Data[File]; !filepath.IsAbs(path) || !strings.HasPrefix(filepath.Base(path), fill.Prefix) || strings.Contains(path, "\x00") {
+			return fmt.Errorf("file: %q is not the path of a file that fills a disk", path)
+		}
 	}
 	return nil
 }

@@ -56,6 +56,8 @@ var ways = []struct {
 	{"QUIT", "SIGQUIT, which ends a Go program as a panic does", []int{2}},
 	{"STOP-CONT", "SIGSTOP, then SIGCONT: the run goes on", []int{0, 1, 3}},
 	{"KILL-ALL", "SIGKILL to it and its watchdog; then `chaosctl recover`", []int{-1}},
+	{"KILL-BOTH-GROUPS", "SIGKILL to the process group of its watchdog and to its own; then `chaosctl recover`", []int{-1}},
+	{"WATCHDOG", "SIGKILL to its watchdog alone: the run starts another, and goes on", []int{0, 1, 3}},
 }
 
 // moments are what stands in the journal when the point is reached.
@@ -91,6 +93,12 @@ var kinds = map[string]string{
 	"limit":        "{ target: front -> bytes, limit: { bytes: 100 B }, for: 100ms }",
 	"duplicate":    "{ target: front -> datagrams, duplicate: { percent: 10 }, for: 100ms }",
 	"reorder":      "{ target: front -> datagrams, reorder: { percent: 10 }, for: 100ms }",
+
+	"cpu":    "{ target: back, cpu: { load: 20%, workers: 1 }, for: 100ms }",
+	"memory": "{ target: back, memory: { size: 20MB }, for: 100ms }",
+	"disk":   "{ target: back, disk: { fill: 2MB }, for: 100ms }",
+	"dns":    "{ target: orders -> users, dns: { fail: nxdomain }, for: 100ms }",
+	"clock":  "{ target: orders, clock: { offset: -1h }, for: 100ms }",
 }
 
 // point is one thing to try. Its seed decides the delays in it.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/faults"
 	"github.com/chaosctl/chaosctl/faults/undo"
 )
 
@@ -23,7 +24,7 @@ const scenario = `scenario: matrix
 target:
   services:
     front: { command: [%[1]q, serve, "${port}", "http://${edge.back}", "http://${edge.bytes}", "udp:${edge.datagrams}"], ready: GET /healthz }
-    back: { command: [%[1]q, serve, "${port}"], ready: GET /healthz }
+    back: { command: [%[1]q, serve, "${port}"], env: { DATA: "${data}" }, ready: GET /healthz }
     bytes: { command: [%[1]q, serve, "${port}"], ready: GET /healthz, protocol: tcp }
     datagrams: { command: [%[1]q, serve, "udp:${port}"], protocol: udp }
 load:
@@ -31,6 +32,16 @@ load:
 phases: { before: 150ms, during: 300ms, after: 500ms }
 faults:
   fault: %[2]s
+`
+
+// shop is for faults that only the services of a reference system can have.
+const shop = `scenario: matrix
+target: { system: shop }
+load:
+  readers: { request: GET /products/p-3, timeout: 500ms, to: gateway, rate: 20/s }
+phases: { before: 150ms, during: 300ms, after: 500ms }
+faults:
+  fault: %s
 `
 
 // within bounds every wait for something that takes milliseconds.
@@ -104,7 +115,11 @@ func (r *run) start() error {
 		return err
 	}
 	file := filepath.Join(r.dir, "matrix.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, scenario, self, kinds[r.kind]), 0o644); err != nil {
+	text := fmt.Appendf(nil, scenario, self, kinds[r.kind])
+	if slices.ContainsFunc(faults.Kinds, func(k faults.Kind) bool { return k.Verb == r.kind && k.Reference }) {
+		text = fmt.Appendf(nil, shop, kinds[r.kind])
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
 	r.cmd = r.command("run", file, "--out", r.folder(), "--quiet")
@@ -218,15 +233,26 @@ func (r *run) end() (at time.Time, err error) {
 		send(pid, syscall.SIGSTOP)
 		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
 		send(pid, syscall.SIGCONT)
-	case "KILL-ALL":
-		// The watchdog first, so that it cannot do anything any more.
-		for _, p := range r.processes() {
-			if b, e := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p)); e == nil && bytes.Contains(b, []byte("\x00watchdog\x00")) {
-				send(p, syscall.SIGKILL)
+	case "KILL-ALL", "KILL-BOTH-GROUPS", "WATCHDOG":
+		// The watchdog first, so that it cannot do anything any more; and where the run is
+		// to follow, it is stopped before, or it would start another one meanwhile.
+		if r.recovers() {
+			send(pid, syscall.SIGSTOP)
+			err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
+		}
+		for _, p := range r.watchdogs() {
+			if r.way == "KILL-BOTH-GROUPS" {
+				p = -p // it leads a session, and so a group, of its own
 			}
+			send(p, syscall.SIGKILL)
 		}
 		at = time.Now()
-		send(pid, syscall.SIGKILL)
+		switch r.way {
+		case "KILL-ALL":
+			send(pid, syscall.SIGKILL)
+		case "KILL-BOTH-GROUPS":
+			send(-pid, syscall.SIGKILL)
+		}
 	}
 	select {
 	case <-r.gone:
@@ -236,9 +262,25 @@ func (r *run) end() (at time.Time, err error) {
 	return at, err
 }
 
+// watchdogs are the run's processes of that name.
+func (r *run) watchdogs() (pids []int) {
+	for _, p := range r.processes() {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p)); err == nil && bytes.Contains(b, []byte("\x00watchdog\x00")) {
+			pids = append(pids, p)
+		}
+	}
+	return pids
+}
+
+// recovers tells whether nobody is left to clean up but chaosctl recover.
+func (r *run) recovers() bool { return r.way == "KILL-ALL" || r.way == "KILL-BOTH-GROUPS" }
+
+// goesOn tells whether the run is to end by itself.
+func (r *run) goesOn() bool { return r.way == "STOP-CONT" || r.way == "WATCHDOG" }
+
 // killed tells whether the run had no chance to clean up by itself.
 func (r *run) killed() bool {
-	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL"}, r.way)
+	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL", "KILL-BOTH-GROUPS"}, r.way)
 }
 
 // look compares the world with what it was.
@@ -246,13 +288,13 @@ func (r *run) look(ended time.Time) {
 	status := r.cmd.ProcessState
 	code := status.ExitCode() // -1: by a signal
 	switch {
-	case slices.Contains([]int{0, 1, 3}, code) && r.way != "STOP-CONT":
+	case slices.Contains([]int{0, 1, 3}, code) && !r.goesOn():
 		r.missed = true // it was on its way out
 	case !r.missed && !slices.Contains(ways[r.index()].codes, code):
 		r.wrong("it ended with %s, want one of %v: %s", status, ways[r.index()].codes, r.said.String())
 	}
 	switch {
-	case r.way == "KILL-ALL":
+	case r.recovers():
 		r.recover()
 	case r.killed():
 		// Nobody is there to say when the watchdog is done: its process is gone then.
@@ -338,7 +380,7 @@ func (r *run) lookAtJournal(ended time.Time) {
 	}
 	r.exact = step == r.moment || r.moment == "starting" && when <= 0
 	// SIGQUIT prints every stack before it ends the process: not the watchdog's time.
-	if strings.HasPrefix(r.way, "KILL") && r.way != "KILL-ALL" && !r.missed {
+	if strings.HasPrefix(r.way, "KILL") && !r.recovers() && !r.missed {
 		r.undone = last.At - when
 	}
 }

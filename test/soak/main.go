@@ -1,8 +1,10 @@
-// Command soak keeps `chaosctl proxy serve` busy for a while and watches what it
-// holds: memory, file descriptors, goroutines. It fails when any of them grows
-// from the second quarter of the time to the last, or when a byte is wrong.
+// Command soak keeps `chaosctl proxy serve`, or a whole `chaosctl run`, busy for a
+// while and watches what it holds: memory, file descriptors, goroutines (of a run:
+// threads). It fails when any of them grows from the second quarter of the time to
+// the last, when a byte is wrong, or when a fault was not undone.
 //
 //	go run ./test/soak -binary bin/chaosctl -for 10m
+//	go run ./test/soak -binary bin/chaosctl -what run -for 30m
 package main
 
 import (
@@ -30,10 +32,21 @@ import (
 
 func main() {
 	binary := flag.String("binary", "bin/chaosctl", "the `program` to keep busy")
+	what := flag.String("what", "proxy", "what to keep busy: proxy or run")
+	doc := flag.String("doc", "", "of a run: write the table into this file")
 	length := flag.Duration("for", 10*time.Minute, "how long")
 	seed := flag.Uint64("seed", 1, "of every choice")
 	flag.Parse()
-	if err := soak(*binary, *length, *seed); err != nil {
+	var err error
+	switch *what {
+	case "proxy":
+		err = soak(*binary, *length, *seed)
+	case "run":
+		err = soakRun(*binary, *doc, *length, *seed)
+	default:
+		err = fmt.Errorf("-what %q: allowed are proxy, run", *what)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}

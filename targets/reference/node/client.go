@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,7 +41,9 @@ import (
 // A Client is safe for use by several goroutines.
 type Client struct {
 	edge     string
-	base     string // http://host:port
+	base     string // http://host:port, where the callee is when nothing is wrong
+	lookup   *lookup
+	clock    *wallClock
 	settings pattern.Settings
 	http     http.RoundTripper
 	log      *slog.Logger
@@ -60,6 +64,7 @@ type ClientConfig struct {
 	Transport http.RoundTripper // default: a keep-alive pool of its own
 	Log       *slog.Logger      // default: none
 
+	clock   *wallClock // of the node; default: one that is right
 	metrics *callMetrics
 }
 
@@ -147,8 +152,12 @@ func NewClient(c ClientConfig) *Client {
 		m := newCallMetrics(prometheus.NewRegistry())
 		c.metrics = &m
 	}
+	if c.clock == nil {
+		c.clock = &wallClock{}
+	}
 	s := c.Settings
-	client := &Client{edge: c.Edge, base: "http://" + c.Address, settings: s, http: c.Transport, log: c.Log, metrics: c.metrics.edge(c.Edge)}
+	_, callee, _ := strings.Cut(c.Edge, " -> ")
+	client := &Client{edge: c.Edge, base: "http://" + c.Address, lookup: &lookup{callee: callee, address: c.Address}, clock: c.clock, settings: s, http: c.Transport, log: c.Log, metrics: c.metrics.edge(c.Edge)}
 	if s.Timeout > 0 {
 		client.try = failsafe.With[Answer](timeout.New[Answer](s.Timeout))
 	}
@@ -308,7 +317,15 @@ func (c *Client) send(ctx context.Context, call Call, body []byte) (Answer, erro
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, call.Method, c.base+call.Path, reader)
+	address, err := c.lookup.find(ctx)
+	if err != nil {
+		return Answer{}, c.broken(ctx, call, err)
+	}
+	base := c.base
+	if address != c.lookup.address {
+		base = "http://" + address
+	}
+	req, err := http.NewRequestWithContext(ctx, call.Method, base+call.Path, reader)
 	if err != nil {
 		return Answer{}, c.fail(call, Broken, err)
 	}
@@ -322,6 +339,7 @@ func (c *Client) send(ctx context.Context, call Call, body []byte) (Answer, erro
 	if call.Key != "" {
 		req.Header["Idempotency-Key"] = []string{call.Key}
 	}
+	req.Header[sentAt] = []string{strconv.FormatInt(c.clock.now().UnixMilli(), 10)}
 	if t := traceparent(ctx); t != "" {
 		req.Header["Traceparent"] = []string{t}
 	}

@@ -18,9 +18,11 @@ type Config struct {
 	Listen   string          `json:"listen"` // host:port; default 127.0.0.1:0
 	Data     string          `json:"data"`   // folder for its database
 	Seed     uint64          `json:"seed"`
-	Edges    map[string]Edge `json:"edges"`            // by callee
-	Scale    float64         `json:"scale"`            // of the service's own timers; default 1. Edge settings are scaled already
-	Parent   int             `json:"parent,omitempty"` // pid that must still be the parent once it is our lifeline; 0 = not checked
+	Edges    map[string]Edge `json:"edges"`             // by callee
+	Scale    float64         `json:"scale"`             // of the service's own timers; default 1. Edge settings are scaled already
+	Control  string          `json:"control,omitempty"` // token of /admin/faults; "" = there is no such page
+	Faults   Faults          `json:"faults"`            // to begin with
+	Parent   int             `json:"parent,omitempty"`  // pid that must still be the parent once it is our lifeline; 0 = not checked
 }
 
 // Edge is where a callee is reached, and what is done about its failures.

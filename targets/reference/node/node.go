@@ -8,6 +8,7 @@
 //	                  take everybody out of rotation
 //	GET /metrics      Prometheus text
 //	GET /admin/state  {"service":"orders","instance":0,"breakers":{"orders -> payments":"closed"},…}
+//	/admin/faults     what is wrong with it on purpose, and its time; see Faults
 //
 // A service is a Setup function: it registers handlers and background work on
 // the Node and returns how to close what it opened.
@@ -115,6 +116,9 @@ type Node struct {
 	state   map[string]func() any
 	work    []func(context.Context)
 
+	clock  wallClock
+	faults atomic.Pointer[Faults]
+
 	life   context.Context // ends when requests in flight are no longer waited for
 	end    context.CancelFunc
 	ending atomic.Bool
@@ -152,6 +156,7 @@ func NewWithTransport(c Config, log *slog.Logger, transport http.RoundTripper) *
 			Seed:      mix(c.Seed, c.Service, strconv.Itoa(c.Instance), callee),
 			Transport: transport,
 			Log:       log,
+			clock:     &n.clock,
 			metrics:   &n.calls,
 		})
 	}
@@ -160,6 +165,10 @@ func NewWithTransport(c Config, log *slog.Logger, transport http.RoundTripper) *
 	})
 	n.mux.HandleFunc("GET /readyz", n.ready)
 	n.mux.HandleFunc("GET /admin/state", n.adminState)
+	if c.Control != "" {
+		n.mux.HandleFunc("GET /admin/faults", n.admitted(n.getFaults))
+		n.mux.HandleFunc("PUT /admin/faults", n.admitted(n.putFaults))
+	}
 	n.mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return n
 }
@@ -171,6 +180,9 @@ var seconds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1
 // in flight have Grace to finish. It prints where it listens on stdout.
 func (n *Node) serve(ctx context.Context, setup Setup, stdout io.Writer) (err error) {
 	defer n.End()
+	if err := n.setFaults(n.Config.Faults); err != nil {
+		return fmt.Errorf("configuration of %s: %w", n.Config.Service, err)
+	}
 	closer, err := setup(ctx, n)
 	if err != nil {
 		return fmt.Errorf("set up %s: %w", n.Config.Service, err)
@@ -239,6 +251,10 @@ func (n *Node) Handle(route string, handler http.HandlerFunc) {
 	n.mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		if n.stale(rec, r) {
+			counters[min(rec.status/100, 5)].Inc()
+			return
+		}
 		handler(rec, r.WithContext(withTrace(r.Context(), r.Header.Get("traceparent"))))
 		seconds.Observe(time.Since(start).Seconds())
 		counters[min(rec.status/100, 5)].Inc()

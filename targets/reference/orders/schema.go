@@ -75,6 +75,7 @@ type order struct {
 
 // table is the orders table.
 type table struct {
+	now                 func() time.Time // of what is written
 	db                  *store.DB
 	insert, update      *sql.Stmt // on the writer
 	byID, byKey, unfini *sql.Stmt // on the readers
@@ -96,7 +97,7 @@ func openTable(ctx context.Context, path string) (t *table, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the orders table: %w", err)
 	}
-	t = &table{db: db}
+	t = &table{db: db, now: time.Now}
 	if t.insert, err = db.Prepare(ctx, `INSERT INTO orders (id, key, user, items, address, state, step, created_ms, updated_ms)
 		VALUES (?, nullif(?, ''), ?, ?, nullif(?, ''), ?, ?, ?8, ?8) ON CONFLICT (key) DO NOTHING`); err != nil {
 		return nil, err
@@ -147,7 +148,7 @@ func (t *table) add(ctx context.Context, o *order) (existing *order, err error) 
 // move makes o's next position durable, and then o's.
 func (t *table) move(ctx context.Context, o *order, to Position) error {
 	err := t.db.Write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Stmt(t.update).Exec(o.id, o.total, to.State, to.Step, to.Outcome, o.reason, time.Now().UnixMilli())
+		_, err := tx.Stmt(t.update).Exec(o.id, o.total, to.State, to.Step, to.Outcome, o.reason, t.now().UnixMilli())
 		return err
 	})
 	if err != nil {

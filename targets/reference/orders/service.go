@@ -29,7 +29,6 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +59,7 @@ func Setup(ctx context.Context, n *node.Node) (func() error, error) {
 	if s.table, err = openTable(ctx, n.Config.Database()); err != nil {
 		return nil, err
 	}
+	s.table.now = n.Now
 	s.drains = map[*node.Client]*drain{s.stock: newDrain(s, s.stock), s.payments: newDrain(s, s.payments)}
 	s.ended = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sagas_ended_total", Help: "Sagas that reached a terminal state, by state."}, []string{"state"})
 	n.Register(s.ended)
@@ -139,7 +139,7 @@ func (s *service) checkout(w http.ResponseWriter, r *http.Request) {
 		node.Fail(w, http.StatusInternalServerError, "name the order: %s", err)
 		return
 	}
-	o := &order{id: id.String(), key: r.Header.Get("Idempotency-Key"), user: asked.User, items: string(items), Position: Start, created: time.Now()}
+	o := &order{id: id.String(), key: r.Header.Get("Idempotency-Key"), user: asked.User, items: string(items), Position: Start, created: s.node.Now()}
 	if len(o.key) > 200 {
 		node.Fail(w, http.StatusBadRequest, "the Idempotency-Key may have at most 200 bytes")
 		return

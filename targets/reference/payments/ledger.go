@@ -107,6 +107,7 @@ var (
 type Ledger struct {
 	db      *store.DB
 	decline func(user string, amount decimal.Decimal) bool // nil: nobody is declined
+	now     func() time.Time                               // of entries
 
 	known, addCharge, ofOrder, setState   *sql.Stmt // on the writer
 	lastEntry, addAccounts, addTwoEntries *sql.Stmt
@@ -122,7 +123,7 @@ func OpenLedger(ctx context.Context, db *store.DB, decline func(user string, amo
 	}); err != nil {
 		return nil, fmt.Errorf("create the ledger: %w", err)
 	}
-	l := &Ledger{db: db, decline: decline}
+	l := &Ledger{db: db, decline: decline, now: time.Now}
 	var errs []error
 	prepare := func(query string) *sql.Stmt {
 		s, err := db.Prepare(ctx, query)
@@ -277,7 +278,7 @@ func (l *Ledger) post(tx *sql.Tx, kind string, c Charge, from, to string, cents 
 	if err := tx.Stmt(l.lastEntry).QueryRow().Scan(&last, &hash); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	at := time.Now().UnixMilli()
+	at := l.now().UnixMilli()
 	out := entry{last + 1, last + 1, kind, c.ID, c.Order, from, -cents, at}
 	in := entry{last + 2, last + 1, kind, c.ID, c.Order, to, cents, at}
 	hashOut := out.hash(hash)

@@ -36,6 +36,7 @@ func Setup(ctx context.Context, n *node.Node) (func() error, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	ledger.now = n.Now
 	s := &service{ledger: ledger, node: n}
 	n.Handle("POST /charges", s.charge)
 	n.Handle("GET /charges/{order}", s.find)
