@@ -61,7 +61,8 @@ type half struct {
 	window  int64 // of the receiver
 	heard   bool  // the sender has said its last word …
 	done    bool  // … which was passed on
-	begun   bool  // so has the head
+	begun   bool  // the head is not held any more …
+	headed  bool  // … and was passed on
 	drop    bool  // what comes is discarded …
 	give    bool  // … and the sender is given its window back …
 	dropBy  *active
@@ -520,6 +521,7 @@ func (l *half) sendHead(it *item) {
 		s.h.c.p.stats.reached()
 	}
 	w.sendHead(s.numberTo(w), it)
+	l.headed = true
 	if !w.isDown() && s.more > 0 {
 		w.sendWindow(s.up, s.more)
 		s.more = 0
@@ -1010,7 +1012,10 @@ func (h *h2) runAll() {
 		for i := range s.halves {
 			l := &s.halves[i]
 			if !s.over && s.silent == nil && !l.done {
-				if l.fits(); !s.over && s.silent == nil {
+				if l.fits(); l.headed && len(l.holds) == 0 && !s.over {
+					l.aborted()
+				}
+				if !s.over && s.silent == nil && !l.done {
 					l.run(now)
 				}
 			}
