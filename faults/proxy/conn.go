@@ -335,7 +335,6 @@ func (c *conn) end(class string, abort bool) {
 	c.over = true
 	client, server := c.client, c.server
 	if c.h2 != nil {
-		c.h2.end(class)
 		c.h2.drop()
 	}
 	if c.alarm != nil {
@@ -775,6 +774,9 @@ func (c *conn) settleAll(class string) {
 	c.mu.Lock()
 	n := len(c.calls) - c.first
 	c.calls, c.first = c.calls[:0], 0
+	if c.h2 != nil {
+		c.h2.end(class)
+	}
 	if c.tcpCall && (c.over || c.silent != nil) {
 		c.tcpCall = false
 		n++

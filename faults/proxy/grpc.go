@@ -39,8 +39,8 @@ func isGRPC[S ~string | ~[]byte](contentType S) bool {
 	return len(contentType) >= len(is) && strings.EqualFold(string(contentType[:len(is)]), is)
 }
 
-// codes are the names of gRPC's statuses, by number (grpc.io, Status Codes).
-var codes = []string{
+// codeNames are the names of gRPC's statuses, by number (grpc.io, Status Codes).
+var codeNames = []string{
 	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
 	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
 	"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
@@ -50,36 +50,28 @@ var codes = []string{
 type Code int
 
 // Codes are the names that ParseCode takes, by number.
-func Codes() []string { return codes[1:] }
+func Codes() []string { return codeNames[1:] }
 
 // ParseCode reads a name such as UNAVAILABLE.
 func ParseCode(name string) (Code, bool) {
-	i := slices.Index(codes, name)
+	i := slices.Index(codeNames, name)
 	return Code(max(i, 0)), i > 0
 }
 
 func (c Code) String() string {
-	if c < 0 || int(c) >= len(codes) {
+	if c < 0 || int(c) >= len(codeNames) {
 		return strconv.Itoa(int(c))
 	}
-	return codes[c]
+	return codeNames[c]
 }
 
-// classes are those of answers whose status is not OK, in Stats.Answers.
-var classes = func() (all []string) {
-	for _, name := range codes {
-		all = append(all, "grpc "+name)
-	}
-	return all
-}()
-
-// grpcClass is the class of an answer with such a grpc-status; a status that there is
+// grpcClass is what Stats.Answers counts an answer under with such a grpc-status; a status that there is
 // not is UNKNOWN to callers too.
 func grpcClass(status string) string {
-	if n, err := strconv.Atoi(status); err == nil && n > 0 && n < len(classes) {
-		return classes[n]
+	if n, err := strconv.Atoi(status); err == nil && n > 0 && n < len(codeNames) {
+		return codeNames[n]
 	}
-	return classes[2]
+	return "UNKNOWN"
 }
 
 // percentEncoded is a message as grpc-message carries it (gRPC over HTTP2, Responses).

@@ -38,18 +38,19 @@ import (
 // SETTINGS pass with three exceptions: ENABLE_PUSH becomes 0, and MAX_FRAME_SIZE and
 // HEADER_TABLE_SIZE are cut down to what the proxy takes.
 type h2 struct {
-	c        *conn
-	ways     [2]way
-	streams  map[uint32]*stream // by the caller's number
-	above    map[uint32]*stream // by the upstream's
-	newest   uint32             // of the caller's numbers
-	next     uint32             // of the upstream's
-	last     uint32             // the upstream takes none above this: it has sent GOAWAY
-	underWay int                // calls that are not settled
-	asked    bool               // there was a call
-	opaque   bool               // the upstream speaks something else: bytes pass as they are
-	drained  *sync.Cond         // some bytes were written, or the conn is over
-	spare    []*stream          // to be used again
+	c         *conn
+	ways      [2]way
+	streams   map[uint32]*stream // by the caller's number
+	above     map[uint32]*stream // by the upstream's
+	newest    uint32             // of the caller's numbers
+	next      uint32             // of the upstream's
+	last      uint32             // the upstream takes none above this: it has sent GOAWAY
+	underWay  int                // calls that are not settled
+	unreached int                // calls that wait for the upstream to be dialled
+	asked     bool               // there was a call
+	opaque    bool               // the upstream speaks something else: bytes pass as they are
+	drained   *sync.Cond         // some bytes were written, or the conn is over
+	spare     []*stream          // to be used again
 }
 
 const (
@@ -208,6 +209,9 @@ func (f *flow) speakH2() error {
 	if err == nil {
 		c.mu.Lock()
 		w.to = c.server
+		for ; h.unreached > 0; h.unreached-- {
+			c.p.stats.reached()
+		}
 		c.mu.Unlock()
 		err = w.serve()
 	}
@@ -559,11 +563,13 @@ func (w *way) settings(flags http2.Flags, id uint32, p []byte) error {
 			push, value = true, 0
 		case http2.SettingInitialWindowSize:
 			if value > maxStream {
+				w.out = w.out[:from]
 				return h2Error(http2.ErrCodeFlowControl)
 			}
 			o.resize(int64(value))
 		case http2.SettingMaxFrameSize:
 			if value < ownFrame || value > 1<<24-1 {
+				w.out = w.out[:from]
 				return h2Error(http2.ErrCodeProtocol)
 			}
 			o.frame = int(value)
@@ -798,6 +804,9 @@ func (w *way) wrote(p []byte, n int, err error) {
 		w.wake()
 	default:
 		w.feed(w.f.c.p.now())
+		if w.ended || w.h.c.ending { // its writer may have waited for this
+			w.wake()
+		}
 	}
 	w.h.drained.Broadcast()
 }

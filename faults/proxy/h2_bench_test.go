@@ -43,6 +43,8 @@ func h2FixedServer(b *testing.B) string {
 					if p[4] == 0 {
 						out = appendFrame(out, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 					}
+				case http2.FrameData:
+					out = append(appendFrame(out, 4, http2.FrameWindowUpdate, 0, 0), 0, 0, 0, byte(frameLength(p)))
 				case http2.FrameHeaders:
 					block.Reset()
 					enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})

@@ -147,10 +147,12 @@ func (h *h2) begin(id uint32, b *block) {
 
 // anew is a stream that was not used, or is not any more.
 func (h *h2) anew(id uint32) *stream {
-	s := &stream{}
+	var s *stream
 	if n := len(h.spare); n > 0 {
 		s = h.spare[n-1]
 		h.spare = h.spare[:n-1]
+	} else {
+		s = new(stream)
 	}
 	queues := [2][]item{s.halves[0].queue, s.halves[1].queue}
 	*s = stream{h: h, id: id}
@@ -518,7 +520,11 @@ func (l *half) sendHead(it *item) {
 		s.up = s.h.next
 		s.h.next += 2
 		s.h.above[s.up] = s
-		s.h.c.p.stats.reached()
+		if w.to != nil {
+			s.h.c.p.stats.reached()
+		} else {
+			s.h.unreached++
+		}
 	}
 	w.sendHead(s.numberTo(w), it)
 	l.headed = true

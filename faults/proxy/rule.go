@@ -407,8 +407,8 @@ func (r *Rule) wrong() error {
 
 func (e *Error) wrong() error {
 	switch {
-	case e.Code < 0 || int(e.Code) >= len(codes):
-		return fmt.Errorf("code is %d, want a gRPC status from 1 to %d", int(e.Code), len(codes)-1)
+	case e.Code < 0 || int(e.Code) >= len(codeNames):
+		return fmt.Errorf("code is %d, want a gRPC status from 1 to %d", int(e.Code), len(codeNames)-1)
 	case e.Code != 0 && (e.Status != 0 || e.Body != ""):
 		return fmt.Errorf("a gRPC status (%s) and an HTTP status or body, want one of them: a gRPC answer is 200 and has its status in its trailers", e.Code)
 	case e.Code == 0 && e.Message != "":
