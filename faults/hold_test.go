@@ -516,7 +516,12 @@ func TestRules(t *testing.T) {
 	add("quiet", share(1), func(r *proxy.Rule) { r.Silence = &proxy.Silence{Direction: proxy.Answer} })
 	late := Spec{Name: "late", Reset: &Reset{Wait: time.Second}}
 	add("late", share(1), func(r *proxy.Rule) { r.Reset = &proxy.Cut{Wait: time.Second} })
-	for _, s := range append(slices.Clone(every[:16]), quiet, late) {
+	gone := Spec{Name: "gone", Error: &Error{GRPC: "UNAVAILABLE", Message: "no"}, Match: &Match{GRPC: &GRPC{Service: "shop.*", Method: "Get"}}}
+	add("gone", share(1), func(r *proxy.Rule) {
+		r.Error = &proxy.Error{Code: 14, Message: "no"}
+		r.Match.GRPC = proxy.GRPC{Service: "shop.*", Method: "Get"}
+	})
+	for _, s := range append(slices.Clone(every[:16]), quiet, late, gone) {
 		got := Fault{Spec: s, Seed: 7}.rule()
 		if d := cmp.Diff(want[s.Name], got); d != "" {
 			t.Errorf("%s: %s", s.Name, d)
