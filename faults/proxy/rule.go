@@ -17,7 +17,8 @@ import (
 // TCP edges (and for Refuse and Connect, everywhere) a connection; both are
 // numbered from 0 on each Proxy.
 //
-// A rule holds for connections that are open already as for new ones.
+// A rule holds for connections that are open already as for new ones. Of HTTP/2 it
+// hits streams, where it says connection, but for Refuse and Connect (see stream).
 //
 // On HTTP edges Silence, Limit, SlowClose and Reset with Wait are refused: they
 // are about a connection, where the others are about a call. Match, Error, Abort,
