@@ -90,26 +90,25 @@ type way struct {
 	failed error
 
 	// The receiver.
-	to        *socket // nil: not there yet
-	enc       *hpack.Encoder
-	encoded   bytes.Buffer
-	frame     int   // the largest frame that it takes
-	room      int64 // of the connection's window
-	initial   int64 // the window of a new stream
-	out       []byte
-	rest      []byte // is written before out …
-	whole     []byte // … and is the end of this
-	empty     []byte // to be used for out
-	onItsWay  int    // bytes being written
-	writing   bool
-	broken    bool                  // it takes no more
-	some      func(fd uintptr) bool // giveSome, bound once
-	gave      int
-	gaveErr   error
-	due       halfHeap
-	starved   []*half // wait for room, first come first served
-	queued    int     // halves with something in their queues
-	allPassed bool
+	to       *socket // nil: not there yet
+	enc      *hpack.Encoder
+	encoded  bytes.Buffer
+	frame    int   // the largest frame that it takes
+	room     int64 // of the connection's window
+	initial  int64 // the window of a new stream
+	out      []byte
+	rest     []byte // is written before out …
+	whole    []byte // … and is the end of this
+	empty    []byte // to be used for out
+	onItsWay int    // bytes being written
+	writing  bool
+	broken   bool                  // it takes no more
+	some     func(fd uintptr) bool // giveSome, bound once
+	gave     int
+	gaveErr  error
+	due      halfHeap
+	starved  []*half // wait for room, first come first served
+	queued   int     // halves with something in their queues
 }
 
 // block is a head that is being received: HEADERS and its CONTINUATIONs.
@@ -738,6 +737,7 @@ func (h *h2) flush() {
 			p := w.grab()
 			h.c.mu.Unlock()
 			w.f.vec = append(w.f.vec[:0], p) // its own while writing
+			w.gave, w.gaveErr = 0, nil       // where the socket is closed, nobody is asked
 			err := w.to.raw.Write(w.some)
 			n := w.gave
 			if err == nil && w.gaveErr != nil && w.gaveErr != unix.EAGAIN {

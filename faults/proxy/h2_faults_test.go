@@ -53,13 +53,11 @@ func TestH2TheSameCallsAreHit(t *testing.T) {
 	hits := func(h2 bool, r Rule) (all []int) {
 		p := startProxy(t, HTTP, startH2(t, hello))
 		add(t, p, r)
-		c := http.DefaultClient
+		transport := &http.Transport{}
+		defer transport.CloseIdleConnections()
+		c := &http.Client{Transport: transport}
 		if h2 {
 			c = h2Client(t)
-		} else {
-			transport := &http.Transport{}
-			defer transport.CloseIdleConnections()
-			c = &http.Client{Transport: transport}
 		}
 		for range 60 {
 			a, err := c.Get("http://" + p.Addr() + "/x")

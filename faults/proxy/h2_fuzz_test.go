@@ -51,7 +51,7 @@ func converse(data []byte) (c conversation) {
 			enc.WriteField(hpack.HeaderField{Name: fmt.Sprint("x-", i), Value: fmt.Sprint(next(256)), Sensitive: next(2) == 1})
 		}
 		head := bytes.Clone(block.Bytes())
-		cut := next(len(head)+1)
+		cut := next(len(head) + 1)
 		end := size == 0 && !trailers
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head[:cut], EndStream: end, PadLength: uint8(next(30))})
 		f.WriteContinuation(id, true, head[cut:])
