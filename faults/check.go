@@ -189,7 +189,11 @@ func (s Spec) Asked() map[string]float64 {
 			asked["delay_median_s"] = s.Latency.median().Seconds()
 		}
 	case s.Error != nil:
-		asked["status"] = float64(s.Error.status())
+		if s.Error.GRPC != "" {
+			asked["grpc_status"] = float64(s.Error.code())
+		} else {
+			asked["status"] = float64(s.Error.status())
+		}
 	case s.Reset != nil && s.Reset.Wait > 0:
 		asked["wait_s"] = s.Reset.Wait.Seconds()
 	case s.Reset != nil && s.Reset.After > 0:
@@ -312,6 +316,7 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		if e.Status != 0 && (e.Status < 200 || e.Status > 599) {
 			report("error.status", "status is %d: an answer has a status from 200 to 599", e.Status)
 		}
+		e.checkGRPC(report)
 	}
 	if r := s.Reset; r != nil {
 		percent("reset", r.Percent)
@@ -491,6 +496,30 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	}
 }
 
+// checkGRPC checks what is written of a status of gRPC, and beside it.
+func (e *Error) checkGRPC(report func(path, format string, args ...any)) {
+	if e.GRPC == "" {
+		if e.Message != "" {
+			report("error.message", "message is that of a status of gRPC: write which, like grpc: UNAVAILABLE, or write body")
+		}
+		return
+	}
+	switch e.GRPC {
+	case "OK":
+		report("error.grpc", "OK is no error: write another status of gRPC, like UNAVAILABLE")
+	default:
+		if _, ok := proxy.ParseCode(e.GRPC); !ok {
+			report("error.grpc", "%q is no status of gRPC: write one of %s", e.GRPC, strings.Join(proxy.Codes(), ", "))
+		}
+	}
+	if e.Status != 0 {
+		report("error.status", "grpc and status contradict each other: a gRPC answer has the HTTP status 200, and its own in its trailers; write one of them, or one fault for each")
+	}
+	if e.Body != "" {
+		report("error.body", "an answer with a status of gRPC has no body: write message")
+	}
+}
+
 // checkSpread checks how the delays of a latency are spread.
 func (l *Latency) checkSpread(report func(path, format string, args ...any)) {
 	switch l.Distribution {
@@ -548,6 +577,9 @@ func (s Spec) checkConditions(report func(path, format string, args ...any)) {
 		default:
 			report(c.name, "%s takes no %s: it cuts off everything; blackhole on an edge takes it", kind.Verb, c.name)
 		}
+	}
+	if m := s.Match; m != nil && m.GRPC != nil && *m.GRPC == (GRPC{}) {
+		report("match.grpc", "grpc names neither a service nor a method: write one of them, like service: shop.Payments, or service: \"*\" for every call of gRPC")
 	}
 	if p := s.Pulse; p != nil {
 		for _, part := range []struct {
@@ -643,10 +675,16 @@ func (p Partition) String() string {
 }
 
 func (e Error) status() int {
-	if e.Status == 0 {
+	if e.Status == 0 && e.GRPC == "" {
 		return 503
 	}
 	return e.Status
+}
+
+// code is the status of gRPC; 0 for none, and for one that there is not.
+func (e Error) code() proxy.Code {
+	c, _ := proxy.ParseCode(e.GRPC)
+	return c
 }
 
 func (k Kill) signal() string {

@@ -58,6 +58,9 @@ func (f Fault) rule() proxy.Rule {
 	r := proxy.Rule{Name: s.Name, Seed: f.Seed, Percent: 1, When: s.when()}
 	if m := s.Match; m != nil {
 		r.Match = proxy.Match{Methods: m.Method, Path: m.Path, Host: m.Host, Headers: fields(m.Headers)}
+		if m.GRPC != nil {
+			r.Match.GRPC = proxy.GRPC{Service: m.GRPC.Service, Method: m.GRPC.Method}
+		}
 	}
 	switch {
 	case s.Latency != nil:
@@ -66,7 +69,7 @@ func (f Fault) rule() proxy.Rule {
 		r.Latency = &proxy.Latency{Delay: l.Delay, Jitter: l.Jitter, Distribution: l.Distribution, Direction: l.Direction, Where: proxy.Where(l.Where), KeepOrder: l.KeepOrder}
 	case s.Error != nil:
 		r.Percent = s.Error.Percent.or(1)
-		r.Error = &proxy.Error{Status: s.Error.status(), Body: s.Error.Body}
+		r.Error = &proxy.Error{Status: s.Error.status(), Body: s.Error.Body, Code: s.Error.code(), Message: s.Error.Message}
 	case s.Reset != nil:
 		r.Percent = s.Reset.Percent.or(1)
 		r.Reset = &proxy.Cut{After: int64(s.Reset.After), Wait: s.Reset.Wait}

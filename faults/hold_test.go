@@ -574,7 +574,12 @@ func TestRules(t *testing.T) {
 	add("steady", share(1), func(r *proxy.Rule) { r.Latency = &proxy.Latency{Delay: time.Second, KeepOrder: true} })
 	thin := Spec{Name: "thin", Bandwidth: &Bandwidth{Rate: 1000, Queue: 2000}}
 	add("thin", share(1), func(r *proxy.Rule) { r.Bandwidth = &proxy.Bandwidth{BytesPerS: 1000, Queue: 2000} })
-	for _, s := range append(slices.Clone(every[:18]), quiet, late, steady, thin) {
+	gone := Spec{Name: "gone", Error: &Error{GRPC: "UNAVAILABLE", Message: "no"}, Match: &Match{GRPC: &GRPC{Service: "shop.*", Method: "Get"}}}
+	add("gone", share(1), func(r *proxy.Rule) {
+		r.Error = &proxy.Error{Code: 14, Message: "no"}
+		r.Match.GRPC = proxy.GRPC{Service: "shop.*", Method: "Get"}
+	})
+	for _, s := range append(slices.Clone(every[:18]), quiet, late, steady, thin, gone) {
 		got := Fault{Spec: s, Seed: 7}.rule()
 		if d := cmp.Diff(want[s.Name], got); d != "" {
 			t.Errorf("%s: %s", s.Name, d)

@@ -47,7 +47,7 @@ var (
 // (connections on tcp edges, datagrams on udp edges) it is about, and when; percent is of those. A
 // partition, which is to cut off everything, takes pulse alone.
 var Conditions = []Field{
-	{"match", "{ method, path, host, headers }", "all", "on HTTP edges: which requests it is about; method is a list, in the others * stands for any characters"},
+	{"match", "{ method, path, host, headers, grpc }", "all", "on HTTP edges: which requests it is about; method is a list, grpc is { service, method } of calls of gRPC, in all but method * stands for any characters"},
 	{"pulse", "{ active, pause }", "always on", "at work for `active`, then not for `pause`, in turn, as if it were injected and reverted each time"},
 	{"ramp", "duration", "0s", "how long percent takes to grow from 0 to its full value"},
 	{"first", "number", "all", "how many calls it is about, of those that begin after it was injected; on udp edges, how many datagrams of each direction"},
@@ -90,12 +90,14 @@ var Kinds = []Kind{
 		Fields: []Field{
 			{"status", "number", "503", "from 200 to 599"},
 			{"body", "text", "empty", "of the answer"},
+			{"grpc", "text", "none", "in place of status and body: answers calls of gRPC, and no others, with that status, like UNAVAILABLE"},
+			{"message", "text", "empty", "beside grpc"},
 			percentField,
 		},
 	},
 	{
 		Verb: "reset", On: OnEdge, inject: onEdges,
-		Summary: "Ends the connection with RST, also one that is open.",
+		Summary: "Ends the connection with RST, also one that is open; over HTTP/2, the request with RST_STREAM.",
 		Fields: []Field{
 			percentField, afterField,
 			{"wait", "duration", "0s", "tcp edges, in place of after: strike so long after the connection (or the fault) began, busy or not"},
@@ -141,7 +143,7 @@ var Kinds = []Kind{
 		UDP:     "per caller, or all together, and what finds the queue full is dropped",
 		Fields: []Field{
 			{"rate", "rate", "", "like 100KB/s"},
-			{"shared", "yes or no", "false", "true: the connections share it; false: it is each one's own"},
+			{"shared", "yes or no", "false", "true: the connections (requests of HTTP/2) share it; false: it is each one's own"},
 			percentField, directionField,
 			{"queue", "bytes", "what passes in 100 ms, at least 64 KiB", "udp edges: how much waits at most"},
 		},

@@ -66,6 +66,13 @@ type Match struct {
 	Path    string            `yaml:"path,omitempty" json:"path,omitempty"`       // without the query
 	Host    string            `yaml:"host,omitempty" json:"host,omitempty"`       // without a port: on any
 	Headers map[string]string `yaml:"headers,omitempty" json:"headers,omitempty"` // "" for any value
+	GRPC    *GRPC             `yaml:"grpc,omitempty" json:"grpc,omitempty"`
+}
+
+// GRPC is which calls of gRPC the fault is about; * stands for any characters.
+type GRPC struct {
+	Service string `yaml:"service,omitempty" json:"service,omitempty"` // shop.Payments; "" for any
+	Method  string `yaml:"method,omitempty" json:"method,omitempty"`   // Charge; "" for any
 }
 
 // Pulse is Active at work, then Pause not, in turn, as if the fault were injected and
@@ -90,10 +97,13 @@ type Latency struct {
 	KeepOrder    bool          `yaml:"keep_order,omitempty" json:"keep_order,omitempty"`     // UDP edges
 }
 
-// Error answers with Status instead of asking the callee. HTTP edges only.
+// Error answers with Status instead of asking the callee, or calls of gRPC with that
+// status of gRPC. HTTP edges only.
 type Error struct {
 	Status  int      `yaml:"status,omitempty" json:"status,omitempty"` // default 503
 	Body    string   `yaml:"body,omitempty" json:"body,omitempty"`
+	GRPC    string   `yaml:"grpc,omitempty" json:"grpc,omitempty"`       // UNAVAILABLE, …; in place of Status and Body
+	Message string   `yaml:"message,omitempty" json:"message,omitempty"` // beside GRPC
 	Percent *Percent `yaml:"percent,omitempty" json:"percent,omitempty"`
 }
 

@@ -213,6 +213,12 @@ func TestCheckSaysEverythingAtOnce(t *testing.T) {
 		{Spec{Target: "a -> b", Reshape: &Reshape{Answer: &Edit{Set: map[string]string{"Content-Length": "1"}}}}, []string{`reshape: `}},
 		{Spec{Target: "a -> b", Latency: &Latency{Delay: 1, Where: "tail"}}, []string{`latency.where: where "tail" is unknown`}},
 		{Spec{Target: "a -> b", Error: &Error{}, Match: &Match{Method: []string{"get"}}}, []string{`match: method is "get", want "GET"`}},
+		{Spec{Target: "a -> b", Error: &Error{GRPC: "UNAVAIL", Status: 500, Body: "b"}, Match: &Match{GRPC: &GRPC{}}}, []string{
+			`match.grpc: grpc names neither a service nor a method`, `error.grpc: "UNAVAIL" is no status of gRPC: write one of CANCELLED, UNKNOWN,`, `error.status: grpc and status contradict each other`, `error.body: an answer with a status of gRPC has no body`}},
+		{Spec{Target: "a -> b", Error: &Error{GRPC: "OK"}}, []string{`error.grpc: OK is no error`}},
+		{Spec{Target: "a -> b", Error: &Error{Message: "gone"}}, []string{`error.message: message is that of a status of gRPC: write which`}},
+		{Spec{Target: "a -> b", Error: &Error{GRPC: "UNAVAILABLE", Message: strings.Repeat("x", 2000)}}, []string{`error: message has 2000 bytes, want at most 1024`}},
+		{Spec{Target: "a -> b", Error: &Error{}, Match: &Match{GRPC: &GRPC{Service: "/shop"}}}, []string{`match: grpc service is "/shop", want a name such as shop.Payments`}},
 		{Spec{Target: "a -> b", Refuse: &Refuse{}, Match: &Match{Path: "/"}}, []string{`match: refuse takes no match: it strikes before there is a request`}},
 		{Spec{Target: "a -> b", Limit: &Limit{Bytes: ptr(Bytes(1))}, Match: &Match{Path: "/"}}, []string{`match: limit takes no match: it is about bytes`}},
 		{Spec{Target: "a -> b", Reset: &Reset{After: 1, Wait: 1}}, []string{`reset.wait: after says at which byte to strike`}},

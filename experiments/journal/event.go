@@ -152,7 +152,7 @@ type Fault struct {
 type Edge struct {
 	Edge      string         `json:"edge"`
 	Calls     int            `json:"calls,omitempty"`    // HTTP requests (tcp edges: connections; udp edges: datagrams) that the caller began
-	Answers   map[string]int `json:"answers,omitempty"`  // by status code, or: refused, reset, closed, canceled, opaque (could not be parsed); udp edges: answered, unanswered, refused
+	Answers   map[string]int `json:"answers,omitempty"`  // by status code, or status of gRPC that is not OK (UNAVAILABLE), or: refused, reset, closed, canceled, opaque (could not be parsed); udp edges: answered, unanswered, refused
 	Upstream  int            `json:"upstream,omitempty"` // calls that reached the callee (an injected error does not)
 	Open      int            `json:"open,omitempty"`     // connections open now
 	BytesUp   int64          `json:"bytes_up,omitempty"`

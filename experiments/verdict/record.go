@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
@@ -277,11 +278,14 @@ func (r *record) settleSlots(h Hypotheses) {
 	}
 }
 
-// isStatus tells whether an outcome means an answer: a status, or what was looked
-// for in an answer and was not there.
+// isStatus tells whether an outcome means an answer: a status, that of gRPC by its
+// name (UNAVAILABLE), or what was looked for in an answer and was not there.
 func isStatus(outcome string) bool {
 	switch outcome {
 	case "check", "capture", "redirect":
+		return true
+	}
+	if outcome != "" && strings.Trim(outcome, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == "" {
 		return true
 	}
 	n, err := strconv.Atoi(outcome)

@@ -46,7 +46,7 @@ func (r *active) as(other Rule, seed uint64) *active {
 		key:  mix(mix(mix(seed)^other.Seed) ^ hashName(other.Name)),
 	}
 	a.source, _ = a.When.source() // as validated
-	if reflect.DeepEqual(a.Match, r.Match) {
+	if reflect.DeepEqual(a.Rule.match(), r.Rule.match()) {
 		a.match = r.match
 	}
 	if a.Latency != nil {
@@ -177,29 +177,32 @@ func (r *active) paces(isDown bool) bool {
 	return false
 }
 
-// stage is how it paces those of the flow, from the beginning.
-func (r *active) stage(f *flow) stage {
-	number := f.c.number
-	if r.match != nil { // each call anew
-		number = f.call.number
-	}
+// stage is how it paces those of the call or connection of that number, from the beginning.
+func (r *active) stage(p *Proxy, direction, number uint64) stage {
 	switch {
 	case r.Bandwidth != nil && r.Bandwidth.Shared:
-		return &portions{by: r, line: &r.lines[f.direction()]}
+		return &portions{by: r, line: &r.lines[direction]}
 	case r.Bandwidth != nil:
-		return newBucket(r, f.c.p.now())
+		return newBucket(r, p.now())
 	case r.Slice != nil:
-		return &slicer{by: r, of: ofSlice ^ f.direction(), number: number}
+		return &slicer{by: r, of: ofSlice ^ direction, number: number}
 	}
-	return &loss{by: r, of: ofLoss ^ f.direction(), number: number}
+	return &loss{by: r, of: ofLoss ^ direction, number: number}
 }
 
 // answer is what an error rule sends; close says whether the connection ends with it.
 func (r *active) answer(head, close bool) []byte {
 	e := r.Error
-	b := fmt.Appendf(nil, "HTTP/1.1 %03d %s\r\n", e.Status, http.StatusText(e.Status))
+	b := fmt.Appendf(nil, "HTTP/1.1 %03d %s\r\n", e.status(), http.StatusText(e.status()))
 	if close {
 		b = append(b, "Connection: close\r\n"...)
+	}
+	if e.Code != 0 { // gRPC-Web's trailers-only answer
+		b = fmt.Appendf(b, "Content-Type: application/grpc-web\r\nGrpc-Status: %d\r\n", int(e.Code))
+		if e.Message != "" {
+			b = fmt.Appendf(b, "Grpc-Message: %s\r\n", percentEncoded(e.Message))
+		}
+		return append(b, "Content-Length: 0\r\n\r\n"...)
 	}
 	if e.Status == http.StatusNoContent || e.Status == http.StatusNotModified {
 		return append(b, "\r\n"...)

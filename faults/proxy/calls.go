@@ -13,13 +13,21 @@ import (
 // requests is the flow up of an HTTP edge: request after request, until
 // something else comes.
 func (f *flow) requests() error {
-	for {
+	for first := true; ; {
 		if f.raw {
 			return f.tunnel()
 		}
+		is, short := maybeH2(f.buf[f.r:f.w])
+		if first && is {
+			return f.speakH2()
+		}
 		h, err := framing.ParseRequest(f.buf[f.r:f.w])
+		if first && short {
+			err = framing.ErrShort
+		}
 		switch {
 		case err == nil:
+			first = false
 			err = f.request(h)
 		case errors.Is(err, framing.ErrShort):
 			err = f.fill(forever)
@@ -138,6 +146,8 @@ func (f *flow) answers() error {
 	for {
 		cl, underWay := c.front()
 		switch {
+		case f.h2 != nil && f.in != nil:
+			return f.speakH2Back(f.h2)
 		case underWay && cl.inject != nil && cl.ready:
 			if err := f.inject(cl); err != nil {
 				return err
@@ -252,7 +262,7 @@ func (f *flow) inject(cl call) error {
 		return err
 	}
 	f.done()
-	f.c.settle(cl.inject.Error.Status)
+	f.c.settle(cl.inject.Error.status())
 	return nil
 }
 

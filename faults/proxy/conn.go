@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/chaosctl/chaosctl/faults/proxy/framing"
 )
 
@@ -45,6 +47,7 @@ type conn struct {
 	tcpCall  bool               // TCP edges: its one call is not settled yet
 	calls    []call             // under way, in the order of their requests; [first:] are not settled
 	first    int
+	h2       *h2  // of HTTP/2, whose calls are its streams; nil: it is not
 	upWaits  bool // the up flow wants to know when a call is settled
 	upDone   bool // that direction has passed FIN on
 	upBroken bool // the upstream takes no more
@@ -253,6 +256,9 @@ func (c *conn) close() {
 	}
 	c.nudge(&c.up)
 	c.nudge(&c.down)
+	if c.h2 != nil {
+		c.h2.drained.Broadcast()
+	}
 }
 
 // dial connects to the upstream, for the flow up. An upstream that cannot be
@@ -279,6 +285,7 @@ func (c *conn) dial() error {
 		if disagreed := (*handshakeError)(nil); errors.As(err, &disagreed) {
 			class = wasHandshake
 		}
+		c.unasked()
 		c.end(class, !c.p.config.CloseUnreachable)
 		return errOver
 	}
@@ -297,6 +304,17 @@ func (c *conn) dial() error {
 		c.p.stats.reached()
 	}
 	return c.up.look()
+}
+
+// unasked counts a call that was not made: a caller that speaks HTTP/2 may wait for
+// the upstream's SETTINGS first, and is refused as one.
+func (c *conn) unasked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over && c.h2 != nil && !c.h2.asked {
+		c.p.stats.begun()
+		c.p.stats.ended(wasRefused)
+	}
 }
 
 // keepAlive turns TCP keep-alive on for both sides, once.
@@ -325,6 +343,9 @@ func (c *conn) end(class string, abort bool) {
 	}
 	c.over = true
 	client, server := c.client, c.server
+	if c.h2 != nil {
+		c.h2.drop()
+	}
 	if c.alarm != nil {
 		c.alarm.Stop()
 	}
@@ -447,6 +468,8 @@ func (c *conn) apply(r *active) {
 	var struck bool
 	switch {
 	case c.over, c.ending, c.silent != nil, r.Refuse != nil:
+	case c.h2 != nil:
+		struck = c.h2.apply(r)
 	case c.raw:
 		if r.id > c.drawn {
 			c.drawn = r.id
@@ -489,6 +512,8 @@ func (c *conn) lift(r *active) {
 	held := c.heldBy(r)
 	switch {
 	case held || c.over:
+	case c.h2 != nil:
+		c.h2.lift(r)
 	case slices.Contains(c.muted, r.work):
 		c.close()
 	case c.raw || c.first < len(c.calls) || r.Connect != nil:
@@ -527,17 +552,10 @@ func (c *conn) change(from, to *active) {
 		struck = is && to.cut() != nil && to.cut().After == 0
 	}
 	for i := range c.calls[c.first:] {
-		cl := &c.calls[c.first+i]
-		if cl.inject != nil && cl.inject.work == to.work {
-			cl.inject = to
-		}
-		if i := slices.Index(cl.cuts, from); i >= 0 {
-			cl.cuts = slices.Clone(cl.cuts)
-			cl.cuts[i] = to
-			if w := c.ofCall(cl); !to.about(&w) {
-				cl.cuts = slices.Delete(cl.cuts, i, i+1)
-			}
-		}
+		c.changed(&c.calls[c.first+i], from, to)
+	}
+	if c.h2 != nil && !c.over && !c.ending {
+		c.h2.change(from, to)
 	}
 	if !c.over && (c.raw || c.first < len(c.calls) || to.Connect != nil) {
 		c.nudge(&c.up)
@@ -549,6 +567,20 @@ func (c *conn) change(from, to *active) {
 		c.end(wasClosed, true)
 	case struck:
 		c.strike(to)
+	}
+}
+
+// changed gives a call the settings that a rule has now. c.mu is held.
+func (c *conn) changed(cl *call, from, to *active) {
+	if cl.inject != nil && cl.inject.work == to.work {
+		cl.inject = to
+	}
+	if i := slices.Index(cl.cuts, from); i >= 0 {
+		cl.cuts = slices.Clone(cl.cuts)
+		cl.cuts[i] = to
+		if w := c.ofCall(cl); !to.about(&w) {
+			cl.cuts = slices.Delete(cl.cuts, i, i+1)
+		}
 	}
 }
 
@@ -621,6 +653,12 @@ func (c *conn) nudge(f *flow) {
 	if f.isDown {
 		in, out = out, in
 	}
+	if c.h2 != nil { // what reads needs to know of the end only, and what writes goes on to it
+		if !c.ending {
+			return
+		}
+		out = nil
+	}
 	if in != nil {
 		in.SetReadDeadline(past)
 	}
@@ -640,13 +678,37 @@ type fate struct {
 // begin puts a call under way, before its first byte goes anywhere, and draws
 // the rules for it.
 func (c *conn) begin(cl *call, head []byte) fate {
-	var then fate
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Under the lock: a rule that is not in this set yet will find the call (apply).
+	then := c.draw(cl, head, nil)
+	switch {
+	case c.over:
+		c.p.stats.ended(wasReset)
+		return then
+	case c.downDone: // the upstream has said its last word: there will be no answer
+		c.p.stats.ended(wasClosed)
+		return then
+	case c.raw: // the answers cannot be told apart any more
+		c.p.stats.ended(wasOpaque)
+		return then
+	}
+	if c.first == len(c.calls) {
+		c.calls, c.first = c.calls[:0], 0
+	}
+	c.calls = append(c.calls, *cl)
+	return then
+}
+
+// draw draws the rules for a call that begins, by its head: bytes of HTTP/1.x, or
+// fields. c.mu is held, so that a rule that is not in the set yet will find the call (apply).
+func (c *conn) draw(cl *call, head []byte, fields []hpack.HeaderField) (then fate) {
 	active := *c.p.rules.Load()
+	if len(active) == 0 {
+		cl.inject = c.p.instead()
+		return then
+	}
 	cl.drawn = active.last()
-	cl.marks = active.marks(head)
+	cl.marks = active.marksOf(head, fields)
 	w := c.ofCall(cl)
 	for _, r := range active {
 		if r.cut() != nil && r.cut().After == 0 && r.draws(w) {
@@ -676,21 +738,6 @@ func (c *conn) begin(cl *call, head []byte) fate {
 	if then.struck == nil && cl.inject == nil {
 		cl.inject = c.p.instead()
 	}
-	switch {
-	case c.over:
-		c.p.stats.ended(wasReset)
-		return then
-	case c.downDone: // the upstream has said its last word: there will be no answer
-		c.p.stats.ended(wasClosed)
-		return then
-	case c.raw: // the answers cannot be told apart any more
-		c.p.stats.ended(wasOpaque)
-		return then
-	}
-	if c.first == len(c.calls) {
-		c.calls, c.first = c.calls[:0], 0
-	}
-	c.calls = append(c.calls, *cl)
 	return then
 }
 
@@ -740,6 +787,9 @@ func (c *conn) settleAll(class string) {
 	c.mu.Lock()
 	n := len(c.calls) - c.first
 	c.calls, c.first = c.calls[:0], 0
+	if c.h2 != nil {
+		c.h2.end(class)
+	}
 	if c.tcpCall && (c.over || c.silent != nil) {
 		c.tcpCall = false
 		n++

@@ -34,6 +34,7 @@ type flow struct {
 	readBy   time.Duration // read deadline that in has; unknown after a nudge
 	writeSet bool          // out may have a write deadline that is over
 	raw      bool          // conn.raw, as last looked at
+	h2       *h2           // conn.h2, likewise
 
 	// Bytes received and not yet passed on are buf[r:w], and once the flow pumps
 	// they are in the queue.
@@ -103,7 +104,7 @@ func (f *flow) look() error {
 	if !over && !silent && !ending {
 		due = c.overdue()
 	}
-	f.raw = c.raw
+	f.raw, f.h2 = c.raw, c.h2
 	f.in, f.out = c.client, c.server
 	if f.isDown {
 		f.in, f.out = c.server, c.client
@@ -527,7 +528,11 @@ func (f *flow) restage() error {
 	}
 	for _, r := range now {
 		if r.paces(f.isDown) && r.picks(w) {
-			keep(r, func() stage { return r.stage(f) })
+			number := f.c.number
+			if r.match != nil { // each call anew
+				number = f.call.number
+			}
+			keep(r, func() stage { return r.stage(f.c.p, f.direction(), number) })
 		}
 	}
 	f.restageContent(now, w)

@@ -180,7 +180,7 @@ func TestHTTPUntilClose(t *testing.T) {
 func TestHTTPOpaque(t *testing.T) {
 	for name, says := range map[string]string{
 		"binary":      "\x16\x03\x01\x02\x00",
-		"http/2":      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"http/2":      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno SETTINGS",
 		"line":        "PING\r\n",
 		"bad head":    "GET / HTTP/1.1\r\nno colon\r\n\r\n",
 		"two lengths": "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nabc",

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/chaosctl/chaosctl/faults/proxy/framing"
 )
 
@@ -32,13 +34,14 @@ type Match struct {
 	// Headers must each be there, in a line of its own. The name is compared in
 	// whatever case; Value is a pattern, and empty for any value.
 	Headers []Field
+	GRPC    GRPC
 }
 
 // Field is one line of a header.
 type Field = framing.Field
 
 func (m *Match) isZero() bool {
-	return len(m.Methods) == 0 && m.Path == "" && m.Host == "" && len(m.Headers) == 0
+	return len(m.Methods) == 0 && m.Path == "" && m.Host == "" && len(m.Headers) == 0 && m.GRPC == GRPC{}
 }
 
 func (m *Match) wrong() error {
@@ -65,6 +68,9 @@ func (m *Match) wrong() error {
 			return fmt.Errorf("match: %w", err)
 		}
 	}
+	if err := m.GRPC.wrong(); err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
 	return nil
 }
 
@@ -88,6 +94,7 @@ func (m Match) clone() Match {
 // request is a head, as far as matches look at it.
 type request struct {
 	head                 []byte
+	fields               []hpack.HeaderField // of HTTP/2, which has no head
 	method, target, path []byte
 	host                 []byte
 }
@@ -118,6 +125,23 @@ func asked(head []byte) request {
 	return q
 }
 
+// askedOf reads the head of a request of HTTP/2. What a pseudo field does not say is empty.
+func askedOf(fields []hpack.HeaderField) request {
+	q := request{fields: fields}
+	for _, f := range fields {
+		switch f.Name {
+		case ":method":
+			q.method = []byte(f.Value)
+		case ":path":
+			q.target = []byte(f.Value)
+			q.path, _, _ = bytes.Cut(q.target, []byte("?"))
+		case ":authority":
+			q.host = []byte(f.Value)
+		}
+	}
+	return q
+}
+
 var root = []byte("/")
 
 // fits tells whether the match holds for the request.
@@ -142,11 +166,19 @@ func (m *Match) fits(q *request) bool {
 			return false
 		}
 	}
-	return true
+	return m.GRPC == GRPC{} || m.GRPC.fits(q)
 }
 
 // field is the value of the first line of that name.
 func (q *request) field(name string) []byte {
+	for i := range q.fields {
+		if strings.EqualFold(q.fields[i].Name, name) {
+			return []byte(q.fields[i].Value)
+		}
+	}
+	if q.fields != nil {
+		return nil
+	}
 	lines := framing.LinesOf(q.head)
 	for l, ok := lines.Next(); ok; l, ok = lines.Next() {
 		if l.Is(name) {
@@ -158,6 +190,18 @@ func (q *request) field(name string) []byte {
 
 // has tells whether there is a line of that name with such a value.
 func (q *request) has(f *Field) bool {
+	for i := range q.fields {
+		name := q.fields[i].Name
+		if name == ":authority" {
+			name = "host"
+		}
+		if strings.EqualFold(name, f.Name) && (f.Value == "" || glob(f.Value, q.fields[i].Value, false)) {
+			return true
+		}
+	}
+	if q.fields != nil {
+		return false
+	}
 	lines := framing.LinesOf(q.head)
 	for l, ok := lines.Next(); ok; l, ok = lines.Next() {
 		if l.Is(f.Name) && (f.Value == "" || glob(f.Value, l.Value, false)) {
@@ -177,7 +221,7 @@ func withoutPort(host []byte) []byte {
 
 // glob tells whether s is what the pattern stands for. It takes at most
 // len(pattern)·len(s) steps: where a byte differs, only the last * need take more.
-func glob(pattern string, s []byte, fold bool) bool {
+func glob[S ~string | ~[]byte](pattern string, s S, fold bool) bool {
 	p, i := 0, 0
 	star, from := -1, 0 // the last *, and how far what it stands for reaches
 	for i < len(s) {
@@ -228,14 +272,21 @@ type marks struct {
 }
 
 // marks asks the rules with a Match about a call that begins.
-func (rs rules) marks(head []byte) (m marks) {
+func (rs rules) marks(head []byte) marks { return rs.marksOf(head, nil) }
+
+// marksOf is marks of a head, or of the fields of one.
+func (rs rules) marksOf(head []byte, fields []hpack.HeaderField) (m marks) {
 	var q request
 	for _, r := range rs {
 		if r.match == nil {
 			continue
 		}
-		if q.head == nil {
-			q = asked(head)
+		if q.head == nil && q.fields == nil {
+			if fields == nil {
+				q = asked(head)
+			} else {
+				q = askedOf(fields)
+			}
 			m.known = rs.last()
 		}
 		if !r.match.fits(&q) {
@@ -282,7 +333,7 @@ func slots(all []*placed) {
 func (c *Config) matchesFit(all ...Rule) error {
 	n := 0
 	for _, r := range all {
-		if !r.Match.isZero() {
+		if m := r.match(); !m.isZero() {
 			n++
 		}
 	}

@@ -154,7 +154,7 @@ func (p *Proxy) place(r Rule, declared bool) *placed {
 func (p *Proxy) anew(e *placed, before *active) *active {
 	p.ruleIDs++
 	a := newActive(e.rule, p.ruleIDs, p.config.Seed)
-	a.match = newMatching(a.Match, a.id)
+	a.match = newMatching(a.Rule.match(), a.id)
 	a.added, a.calls, a.conns, a.answers = p.now(), p.calls.Load(), p.accepted.Load(), p.answers.Load()
 	if before != nil {
 		a.did = before.did
@@ -168,9 +168,9 @@ func (p *Proxy) change(e *placed, r Rule) func(*conn) {
 	e.rule = r.clone()
 	old := e.at
 	e.at = old.as(r, p.config.Seed)
-	if e.at.match == nil && !r.Match.isZero() { // calls under way were not asked
+	if m := r.match(); e.at.match == nil && !m.isZero() { // calls under way were not asked
 		p.ruleIDs++
-		e.at.match = newMatching(r.Match, p.ruleIDs)
+		e.at.match = newMatching(m, p.ruleIDs)
 	}
 	anew := e.at
 	if pulse == r.When.Pulse {

@@ -15,6 +15,8 @@
 //	flow     (flow.go)    one direction of a conn, one goroutine: reads, writes and waits
 //	                      that a change of rules interrupts
 //	 ├ calls (calls.go)   … of HTTP/1.x: message by message, with package framing
+//	 ├ h2    (h2.go)      … of HTTP/2: frame by frame, on either side
+//	 │  └ stream (h2_streams.go)  a call of it, and what holds it back
 //	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP;
 //	                      what waits is in a queue of chunks (queue.go)
 //	alarms   (alarms.go)  wake flows closer to their time than the runtime does
@@ -26,6 +28,7 @@
 //	reshape  (reshape.go) header lines that are changed
 //	content  (content.go) bodies that are held, cut short, corrupted
 //	socket   (socket.go)  a side of a conn: TCP, Unix, or TLS on them (secured.go)
+//	grpc     (grpc.go)    calls of gRPC, and their statuses
 //	counters (stats.go)   the evidence
 //	relay    (udp.go)     … of UDP: datagrams and sessions, in the place of conns
 //	 └ fate  (udp_fate.go)  what rules do to a datagram, and when it goes
@@ -40,8 +43,8 @@
 // calls.go; moving bytes inside the kernel belongs into the pump's path without
 // stages.
 //
-// Bytes are never altered, but by Corrupt and Reshape: framing only finds where messages begin and end, and
-// what it cannot understand passes through as it is. A caller's connection has
+// Bytes are never altered, but by Corrupt and Reshape, and the frames of HTTP/2 (see h2): framing only finds
+// where messages begin and end, and what it cannot understand passes through as it is. A caller's connection has
 // one upstream connection, dialled when the first byte is to go there, and they
 // share their fate: FIN passes on as FIN, RST as RST, and an upstream that cannot
 // be dialled is RST to the caller. No 502 is ever made up.
@@ -63,7 +66,7 @@ import (
 type Protocol string
 
 const (
-	HTTP Protocol = "http" // HTTP/1.x: requests are seen, counted and hit one by one
+	HTTP Protocol = "http" // HTTP/1.x and HTTP/2: requests are seen, counted and hit one by one
 	TCP  Protocol = "tcp"  // connections are seen, counted and hit
 	UDP  Protocol = "udp"  // datagrams are
 )

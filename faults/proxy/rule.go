@@ -17,7 +17,8 @@ import (
 // TCP edges (and for Refuse and Connect, everywhere) a connection; both are
 // numbered from 0 on each Proxy.
 //
-// A rule holds for connections that are open already as for new ones.
+// A rule holds for connections that are open already as for new ones. Of HTTP/2 it
+// hits streams, where it says connection, but for Refuse and Connect (see stream).
 //
 // On UDP edges a call is a datagram: each is drawn for by its number, those of callers
 // and those that answer in rows of their own, and First and Every count each row for
@@ -146,9 +147,22 @@ const (
 // The request's body is read to its end, so that the connection stays usable;
 // only where the caller waits for a 100 Continue, or asked for it, is it closed.
 // Other rules treat that answer as they would the upstream's.
+//
+// With a Code it is a gRPC status that is answered, in trailers alone, and only calls
+// of gRPC are drawn for; Status and Body are empty then.
 type Error struct {
-	Status int // 200 to 599
-	Body   string
+	Status  int // 200 to 599
+	Body    string
+	Code    Code
+	Message string // beside Code
+}
+
+// status is that of the answer's head.
+func (e *Error) status() int {
+	if e.Code != 0 {
+		return 200
+	}
+	return e.Status
 }
 
 // Cut is what Reset and Blackhole have in common: it strikes when After bytes
@@ -366,8 +380,8 @@ func (r *Rule) wrong() error {
 		}
 		return errors.Join(span("delay", l.Delay), span("jitter", l.Jitter))
 	}
-	if e := r.Error; e != nil && (e.Status < 200 || e.Status > 599) {
-		return fmt.Errorf("status is %d, want from 200 to 599", e.Status)
+	if e := r.Error; e != nil {
+		return e.wrong()
 	}
 	if c := r.Reset; c != nil {
 		if c.After > 0 && c.Wait > 0 {
@@ -424,6 +438,34 @@ func (r *Rule) wrong() error {
 		return errors.Join(span("wait", o.Wait), o.Direction.wrong())
 	}
 	return nil
+}
+
+func (e *Error) wrong() error {
+	switch {
+	case e.Code < 0 || int(e.Code) >= len(codeNames):
+		return fmt.Errorf("code is %d, want a gRPC status from 1 to %d", int(e.Code), len(codeNames)-1)
+	case e.Code != 0 && (e.Status != 0 || e.Body != ""):
+		return fmt.Errorf("a gRPC status (%s) and an HTTP status or body, want one of them: a gRPC answer is 200 and has its status in its trailers", e.Code)
+	case e.Code == 0 && e.Message != "":
+		return fmt.Errorf("message is %q without a gRPC status, want a code, or a body", e.Message)
+	case e.Code == 0 && (e.Status < 200 || e.Status > 599):
+		return fmt.Errorf("status is %d, want from 200 to 599", e.Status)
+	case len(e.Message) > messageMost:
+		return fmt.Errorf("message has %d bytes, want at most %d", len(e.Message), messageMost)
+	}
+	return nil
+}
+
+// messageMost keeps a message within what callers take of trailers.
+const messageMost = 1024
+
+// match is what the rule is about: its Match, and what its kind has a place in.
+func (r *Rule) match() Match {
+	m := r.Match
+	if r.Error != nil && r.Error.Code != 0 && m.GRPC == (GRPC{}) {
+		m.GRPC.Service = "*"
+	}
+	return m
 }
 
 func (d Direction) wrong() error {

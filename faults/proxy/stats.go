@@ -13,8 +13,9 @@ import (
 // the evidence that a fault took effect, and what a breaker is judged by.
 type Stats struct {
 	// Calls that the caller began: HTTP requests whose head was complete,
-	// connections on TCP edges, and connections that a Refuse rule turned away. On UDP
-	// edges, each datagram of a caller is a call.
+	// connections on TCP edges, and connections that a Refuse rule turned away, or
+	// that were HTTP/2 and without a request when the upstream could not be dialled.
+	// On UDP edges, each datagram of a caller is a call.
 	Calls int
 	// Answers counts finished calls: by status code when the answer went to the
 	// caller whole, else by what ended the call:
@@ -23,7 +24,12 @@ type Stats struct {
 	//	reset     the upstream, or a Reset rule, sent RST
 	//	closed    the upstream, or an Abort rule, closed before the end of the answer; TCP edges: any orderly end
 	//	canceled  the caller went away first
-	//	opaque    the answer was not HTTP/1.x
+	//	opaque    the answer was not HTTP
+	//
+	// The answer to a call of gRPC (by its content type) whose status is not OK is
+	// counted by that status's name, UNAVAILABLE for example, and one that is OK as
+	// 200; without a status it is not whole: closed.
+	//
 	// UDP edges: each datagram that goes back to a caller answers the oldest call of its
 	// session that has no answer, if there is one; and so does the news that nobody
 	// listens there.
@@ -35,7 +41,8 @@ type Stats struct {
 	// error, reset or silence before the first byte does not).
 	Upstream int
 	// Opaque counts connections of an HTTP edge, or ends of them, that could not be
-	// understood as HTTP/1.x and passed through as they were.
+	// understood and passed through as they were, or, of HTTP/2 with heads in them
+	// that were passed on, ended.
 	Opaque int
 	// Open is how many connections callers hold now; UDP edges: sessions.
 	Open int

@@ -95,14 +95,14 @@ type session struct {
 	pending  int           // datagrams that are held
 	claimed  int64         // of the proxy's budget for held bytes
 	drawn    uint64        // the youngest rule about sessions that was drawn for
-	ways     [2]way        // up, down
+	ways     [2]heading    // up, down
 
 	to  unix.Sockaddr // of its caller, and whence to send: the port's business
 	oob []byte
 }
 
-// way is one direction of a session.
-type way struct {
+// heading is one direction of a session.
+type heading struct {
 	bytes   int64           // that got past the limits
 	pending int             // datagrams that are held
 	last    time.Duration   // when the last one goes, where order is kept

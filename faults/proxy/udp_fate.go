@@ -396,10 +396,10 @@ func direction(isDown bool) int {
 	return 0
 }
 
-func (s *session) way(isDown bool) *way { return &s.ways[direction(isDown)] }
+func (s *session) way(isDown bool) *heading { return &s.ways[direction(isDown)] }
 
 // lineOf is the line of a bandwidth rule: the session's, or the one that all share.
-func (u *relay) lineOf(l *way, isDown bool, r *active) *line {
+func (u *relay) lineOf(l *heading, isDown bool, r *active) *line {
 	if r.Bandwidth.Shared {
 		return &r.lines[direction(isDown)]
 	}
