@@ -25,6 +25,7 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	if s.To == "" {
 		report("to", "which service is asked is missing: write to: NAME")
 	}
+	s.checkProtocol(report)
 	s.checkArrivals(report)
 	s.checkRequests(report)
 	checkTimeout(s.Timeout, "timeout", report)
@@ -210,10 +211,10 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 	}
 	for i, r := range s.filled() {
 		at := s.at(i)
-		if problem := checkMethod(r.Method); problem != "" {
+		if problem := checkMethod(r.Method); problem != "" && s.speech().may(takesMethod) {
 			report(at+".method", "%s", problem)
 		}
-		st.kinds[i].checkRendered(r, st.slots, at, samples, report)
+		st.kinds[i].checkRendered(s.speech(), r, st.slots, at, samples, report)
 		if n := r.Redirects; n != nil && (*n < 0 || *n > maxRedirects) {
 			report(at+".redirects", "redirects is %d; it must be from 0 to %d", *n, maxRedirects)
 		}
@@ -286,7 +287,7 @@ func checkMethod(m string) string {
 // checkRendered looks at some examples of what the templates make, each mistake
 // reported once. A template that does not parse was reported already, and renders
 // to nothing.
-func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
+func (k *kind) checkRendered(sp *speech, r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
 	said := map[string]bool{}
 	once := func(path, format string, args ...any) {
 		if !said[path] {
@@ -300,7 +301,7 @@ func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, re
 		path, err := k.path.append(nil, &d)
 		if err != nil {
 			once(at+".path", "path %q cannot be rendered: %v", r.Path, err)
-		} else if len(path) > 0 || r.Path == "" {
+		} else if sp.may(takesPath) && (len(path) > 0 || r.Path == "") {
 			if problem := checkPath(string(path)); problem != "" {
 				once(at+".path", "path %q %s", r.Path, problem)
 			}

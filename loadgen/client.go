@@ -72,6 +72,10 @@ type result struct {
 	connected bool          // it made a connection,
 	connect   time.Duration // which took so long
 
+	// waited is how long the request had a connection whose server took no more
+	// streams: it was queued, and sent only then, or never.
+	waited time.Duration
+
 	// Of streams that are not plain.
 	wanted  bool   // the status is what a check asks for
 	status  int    // of an answer that failed for another reason
@@ -141,15 +145,10 @@ type httpClient struct {
 }
 
 func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
-	dial := c.Dial
-	if dial == nil {
-		// Keep-alive probes would be two more system calls per connection.
-		dial = (&net.Dialer{KeepAlive: -1}).DialContext
-	}
-	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, buffer: make([]byte, 4096)}
+	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), buffer: make([]byte, 4096)}
 	if !s.plain() {
 		cl.trip = &trip{stream: s, start: c.Start, scheme: "http"}
-		if c.Secure {
+		if c.Secure || c.TLS != nil {
 			cl.trip.scheme = "https"
 		}
 	}
@@ -178,7 +177,7 @@ func (c *httpClient) close() {
 
 func (c *httpClient) do(j job, deadline time.Time) result {
 	if c.trip != nil {
-		return c.visit(j, deadline)
+		return c.trip.visit(j, deadline, c.once)
 	}
 	return c.once(j.seq, deadline)
 }

@@ -493,25 +493,6 @@ func (s *shard) render(kind int, seq uint64, host string) (request []byte, err e
 	return r.bytes, nil
 }
 
-// static tells that all of this kind are the same but for their trace contexts.
-func (k *kind) static() bool {
-	for _, h := range k.headers {
-		if !h.value.static() {
-			return false
-		}
-	}
-	return k.auth == nil && k.path.static() && k.body.static()
-}
-
-func (t *tmpl) static() bool {
-	for _, o := range t.ops {
-		if o.call != nil {
-			return false
-		}
-	}
-	return t.execute == nil
-}
-
 // target is an address as the kernel wants it.
 type target struct {
 	host    string

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -39,6 +40,10 @@ type Config struct {
 	Engine Engine
 	loops  int // event loops of the fast engine, where a test wants so many; not more than connections or users
 	buffer int // SO_SNDBUF of its sockets, where a test wants little
+
+	// TLS is how connections are secured; nil: they are plain. Where it has no
+	// ServerName, the host of the address is it.
+	TLS *tls.Config
 
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
@@ -82,7 +87,17 @@ func Run(ctx context.Context, c Config) error {
 	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
 	col := newCollector(c, s)
-	send := func() { closed(ctx, c, s, col) }
+	var carry carrier
+	if engine == General {
+		// Until it is there nothing is due: a stream's clock does not wait for it.
+		if carry, err = c.Spec.speech().open(ctx, c, s); err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+		if carry.close != nil {
+			defer carry.close()
+		}
+	}
+	send := func() { closed(ctx, c, s, col, carry) }
 	switch {
 	case engine == Fast:
 		loops, err := newShards(c, s, col)
@@ -97,7 +112,7 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 		}
 		defer wait.close()
-		send = func() { open(ctx, c, s, col, wait) }
+		send = func() { open(ctx, c, s, col, carry, wait) }
 	}
 
 	sent := make(chan struct{})

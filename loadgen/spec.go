@@ -21,6 +21,7 @@ import (
 type Spec struct {
 	Name        string            `yaml:"-" json:"name"`                      // the key it stands under
 	To          string            `yaml:"to" json:"to"`                       // the service that is asked
+	Protocol    Protocol          `yaml:"protocol" json:"protocol,omitempty"` // what it is spoken to in; default HTTP/1.1
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
 	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix, or a list
 	Order       Order             `yaml:"order" json:"order,omitempty"`       // of requests; default mixed
@@ -418,7 +419,7 @@ func (s Spec) filled() []Request {
 	requests := s.own()
 	filled := make([]Request, len(requests))
 	for i, r := range requests {
-		if r.Method != "GET" && r.Method != "HEAD" {
+		if r.Method != "GET" && r.Method != "HEAD" || !s.speech().may(takesMethod) {
 			r.Body = cmp.Or(r.Body, s.Body)
 		}
 		headers := make(map[string]string, len(s.Headers)+len(r.Headers))

@@ -248,6 +248,25 @@ func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (r
 	return append(append(dst, "\r\n"...), body...), body, nil
 }
 
+// static tells that all of this kind are the same but for their trace contexts.
+func (k *kind) static() bool {
+	for _, h := range k.headers {
+		if !h.value.static() {
+			return false
+		}
+	}
+	return k.auth == nil && k.path.static() && k.body.static()
+}
+
+func (t *tmpl) static() bool {
+	for _, o := range t.ops {
+		if o.call != nil {
+			return false
+		}
+	}
+	return t.execute == nil
+}
+
 // describe is "POST /checkout": method and rendered path of a request that never
 // went out, or of a plain stream.
 func (s *stream) describe(seq uint64) (method, path string) {

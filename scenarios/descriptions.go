@@ -41,6 +41,7 @@ var descriptions = map[string]string{
 	"pattern.BulkheadSpec.Wait":        "How long one more waits for its turn.",
 
 	"loadgen.Spec.To":               "The service that is asked.",
+	"loadgen.Spec.Protocol":         "What the service is spoken to in. Default auto: HTTP/1.1.",
 	"loadgen.Spec.Request":          "METHOD /path, or a mapping.",
 	"loadgen.Spec.Requests":         "A weighted mix of requests.",
 	"loadgen.Spec.Steps":            "A session: requests in order over one connection, as one user's journey. An arrival, or a user's turn, begins one.",

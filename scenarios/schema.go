@@ -107,8 +107,6 @@ func finish(t reflect.Type, s *jsonschema.Schema) {
 // required are the keys that a part's own Check asks for.
 var required = map[reflect.Type][]string{
 	reflect.TypeFor[loadgen.Spec]():        {"to"},
-	reflect.TypeFor[loadgen.Request]():     {"method", "path"},
-	reflect.TypeFor[loadgen.SessionStep](): {"method", "path"},
 	reflect.TypeFor[loadgen.Ramp]():        {"over"},
 	reflect.TypeFor[loadgen.Stage]():       {"for"},
 	reflect.TypeFor[faults.Latency]():      {"delay"},
@@ -183,6 +181,7 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[arrival.Spacing](): {pattern: `^(even|poisson)$`, examples: []any{"even", "poisson"}},
 	reflect.TypeFor[arrival.Phase]():   {pattern: `^(mean-up|peak|mean-down|trough)$`, examples: []any{"mean-up", "trough"}},
 	reflect.TypeFor[loadgen.Order]():   {pattern: `^(mixed|listed)$`, examples: []any{"mixed", "listed"}},
+	reflect.TypeFor[loadgen.Protocol](): {pattern: `^(` + strings.Join(loadgen.Protocols(), "|") + `)$`, examples: []any{"auto", "http1"}},
 	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$`, numbers: true,
 		examples: []any{"2xx", 402, "200-399"}},
 	reflect.TypeFor[loadgen.RowOrder](): {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},

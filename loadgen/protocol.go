@@ -1,0 +1,231 @@
+package loadgen
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Protocol is what a stream speaks with its service; the table below says which
+// there are. The empty text is auto: HTTP/1.1, over TLS too.
+type Protocol string
+
+const (
+	AutoProtocol Protocol = ""
+	HTTP1        Protocol = "http1"
+)
+
+// speech is a protocol that streams can have: what a stream may say with it, and
+// who carries it.
+type speech struct {
+	name  Protocol
+	about string // for whoever has to choose
+	takes takes
+	tls   tlsUse
+	alpn  string // what it is called in a TLS handshake (RFC 7301); "" for none
+
+	// fast tells that event loops carry it, where nothing else stands against them.
+	fast bool
+	// open makes what carries the requests of one stream in the general engine. An
+	// error means that none can be sent.
+	open func(ctx context.Context, c Config, s *stream) (carrier, error)
+	// check reports what is wrong with a stream's requests beyond what holds for
+	// all; nil if nothing can be.
+	check func(s Spec, report func(path, format string, args ...any))
+}
+
+// carrier is what the clients of one stream share: nothing, or connections.
+type carrier struct {
+	client func() client // a new one; from any goroutine
+	close  func()        // when all clients are closed; nil if there is nothing to close
+}
+
+// takes is a set of what a stream and its requests may say. Text and templates of
+// a protocol that has no methods and paths stand in body.
+type takes uint16
+
+const (
+	takesMethod    takes = 1 << iota // without it, a request needs none
+	takesPath                        // the same
+	takesHeaders                     // and auth
+	takesBody                        // it may have one
+	needsBody                        // it must have one
+	takesRedirects                   // redirects, and cookies of sessions
+	takesStatus                      // ok: sets of HTTP status codes
+
+	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus
+)
+
+// tlsUse is whether a protocol goes over TLS.
+type tlsUse uint8
+
+const (
+	plainOrTLS tlsUse = iota
+	plainOnly
+	tlsOnly
+)
+
+// speeches are the protocols, in the order in which messages name them; the first
+// is what auto means.
+func speeches() []speech {
+	return []speech{
+		{
+			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, alpn: "http/1.1", fast: true,
+			open: func(ctx context.Context, c Config, s *stream) (carrier, error) {
+				return carrier{client: func() client { return newHTTPClient(ctx, s, c) }}, nil
+			},
+		},
+	}
+}
+
+// UnmarshalText reads the name of a protocol.
+func (p *Protocol) UnmarshalText(text []byte) error {
+	name := Protocol(strings.TrimSpace(string(text)))
+	if name == "auto" {
+		name = AutoProtocol
+	}
+	if _, ok := speechOf(name); !ok {
+		var all []string
+		for _, s := range speeches() {
+			all = append(all, fmt.Sprintf("%s (%s)", s.name, s.about))
+		}
+		return fmt.Errorf("%q is not a protocol of load: write auto, %s", text, strings.Join(all, ", "))
+	}
+	*p = name
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+func (p Protocol) String() string { return cmp.Or(string(p), "auto") }
+
+// Protocols are those that a stream may name, auto first.
+func Protocols() []string {
+	names := []string{AutoProtocol.String()}
+	for _, s := range speeches() {
+		names = append(names, string(s.name))
+	}
+	return names
+}
+
+func speechOf(p Protocol) (*speech, bool) {
+	all := speeches()
+	p = cmp.Or(p, all[0].name)
+	i := slices.IndexFunc(all, func(s speech) bool { return s.name == p })
+	return &all[max(i, 0)], i >= 0
+}
+
+// speech is how the stream speaks; HTTP/1.1 where its protocol is none.
+func (s Spec) speech() *speech {
+	sp, _ := speechOf(s.Protocol)
+	return sp
+}
+
+// checkTransport says what is wrong with how the stream's connections are made, if
+// anything: only Config knows.
+func (c Config) checkTransport() error {
+	sp := c.Spec.speech()
+	switch secure := c.TLS != nil || c.Secure; {
+	case sp.tls == plainOnly && secure:
+		return fmt.Errorf("protocol %s (%s) does not go over TLS", sp.name, sp.about)
+	case sp.tls == tlsOnly && !secure:
+		return fmt.Errorf("protocol %s (%s) needs TLS, and %q is asked without", sp.name, sp.about, c.Spec.To)
+	}
+	return nil
+}
+
+// dialer makes the connections of the general engine: plain, or through a TLS
+// handshake, whose errors are then what dialing returns.
+func (c Config) dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := c.Dial
+	if dial == nil {
+		// Keep-alive probes would be two more system calls per connection.
+		dial = (&net.Dialer{KeepAlive: -1}).DialContext
+	}
+	if c.TLS == nil {
+		return dial
+	}
+	base := c.TLS.Clone()
+	if alpn := c.Spec.speech().alpn; alpn != "" {
+		base.NextProtos = []string{alpn}
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		its := base
+		if its.ServerName == "" {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				host = address
+			}
+			its = base.Clone()
+			its.ServerName = host
+		}
+		secured := tls.Client(conn, its)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			conn.Close() // nothing is left to be lost
+			return nil, fmt.Errorf("TLS handshake with %s: %w", address, err)
+		}
+		return tlsConn{secured}, nil
+	}
+}
+
+// tlsConn shows the socket below, where an idle connection is looked at: whatever
+// the peer says between two answers is its close_notify.
+type tlsConn struct{ *tls.Conn }
+
+func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
+	s, ok := c.NetConn().(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return s.SyscallConn()
+}
+
+func (s *speech) may(what takes) bool { return s.takes&what != 0 }
+
+// checkProtocol reports what the stream says and its protocol has no meaning for.
+func (s Spec) checkProtocol(report func(path, format string, args ...any)) {
+	sp, ok := speechOf(s.Protocol)
+	if !ok {
+		report("protocol", "%v", new(Protocol).UnmarshalText([]byte(s.Protocol)))
+		return
+	}
+	sp.checkTakes(s, report)
+	if sp.check != nil {
+		sp.check(s, report)
+	}
+}
+
+func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...any)) {
+	refuse := func(given bool, what takes, path, name string) {
+		if given && !sp.may(what) {
+			report(path, "%s has no meaning with protocol %s (%s)", name, sp.name, sp.about)
+		}
+	}
+	refuse(len(s.Headers) > 0, takesHeaders, "headers", "headers")
+	refuse(s.Auth != nil, takesHeaders, "auth", "auth")
+	refuse(s.Body != "", takesBody, "body", "body")
+	refuse(len(s.OK) > 0, takesStatus, "ok", "ok")
+	for i, r := range s.own() {
+		at := s.at(i)
+		refuse(r.Method != "", takesMethod, at+".method", "method")
+		refuse(r.Path != "", takesPath, at+".path", "path")
+		refuse(len(r.Headers) > 0, takesHeaders, at+".headers", "headers")
+		refuse(r.Auth != nil, takesHeaders, at+".auth", "auth")
+		refuse(r.Body != "", takesBody, at+".body", "body")
+		refuse(r.Redirects != nil, takesRedirects, at+".redirects", "redirects")
+		if sp.may(needsBody) && r.Body == "" && s.Body == "" {
+			report(at+".body", "the body is missing: with protocol %s (%s) it is what is sent", sp.name, sp.about)
+		}
+	}
+}
