@@ -188,6 +188,7 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 		return
 	}
 	s.checkData(report)
+	s.checkSecrets(report)
 	if s.Order == Listed {
 		switch {
 		case s.Request != nil:
@@ -211,10 +212,14 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 	}
 	for i, r := range s.filled() {
 		at := s.at(i)
-		if problem := checkMethod(r.Method); problem != "" && s.speech().may(takesMethod) {
-			report(at+".method", "%s", problem)
+		if r.brief && r.Method == "" && s.speech().may(takesMethod) {
+			report(at, `%q is not a request: write "METHOD /path", like "POST /checkout"`, r.Text)
+		} else {
+			if problem := checkMethod(r.Method); problem != "" && s.speech().may(takesMethod) {
+				report(at+".method", "%s", problem)
+			}
+			st.kinds[i].checkRendered(s.speech(), r, st.slots, at, samples, report)
 		}
-		st.kinds[i].checkRendered(s.speech(), r, st.slots, at, samples, report)
 		if n := r.Redirects; n != nil && (*n < 0 || *n > maxRedirects) {
 			report(at+".redirects", "redirects is %d; it must be from 0 to %d", *n, maxRedirects)
 		}

@@ -44,15 +44,23 @@ const (
 	uncaptured // a captured value is not in the answer
 	exhausted  // no row of unique data is left
 	astray     // a redirect that is not followed
+	replied    // the answer is an error of the protocol's own
 )
+
+// answered is the outcome of a request in a protocol that has no status codes.
+const answered outcome = 1000
 
 var outcomeNames = [...]string{
 	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
 	protocol: "protocol", dropped: "dropped", canceled: "canceled",
 	unchecked: "check", uncaptured: "capture", exhausted: "data", astray: "redirect",
+	replied: "error",
 }
 
 func (o outcome) String() string {
+	if o == answered {
+		return "answered"
+	}
 	if int(o) < len(outcomeNames) {
 		return outcomeNames[o]
 	}
@@ -63,6 +71,7 @@ func (o outcome) String() string {
 type result struct {
 	outcome  outcome
 	detail   string    // of an error
+	class    string    // what the protocol calls an outcome replied: WRONGTYPE, 23505
 	sent     int       // bytes of the request
 	received int       // bytes of the answer's body
 	read     int       // bytes of the answer, head and all
@@ -87,7 +96,7 @@ type result struct {
 func classify(err error, connecting bool) outcome {
 	var netErr net.Error
 	switch {
-	case errors.Is(err, errProtocol):
+	case errors.Is(err, errProtocol), errors.Is(err, errGarbled):
 		return protocol
 	case errors.Is(err, errChecked):
 		return unchecked

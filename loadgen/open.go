@@ -278,7 +278,7 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 	}
 	f := finished{
 		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
-		outcome: r.outcome, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
+		outcome: r.outcome, class: r.class, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}
 	if !r.begun.IsZero() {

@@ -29,6 +29,7 @@ type speech struct {
 	takes takes
 	tls   tlsUse
 	alpn  string // what it is called in a TLS handshake (RFC 7301); "" for none
+	talks bool   // a talker carries it: there are no methods, paths and status codes
 
 	// fast tells that event loops carry it, where nothing else stands against them.
 	fast bool
@@ -51,16 +52,29 @@ type carrier struct {
 type takes uint16
 
 const (
-	takesMethod    takes = 1 << iota // without it, a request needs none
-	takesPath                        // the same
-	takesHeaders                     // and auth
-	takesBody                        // it may have one
-	needsBody                        // it must have one
-	takesRedirects                   // redirects, and cookies of sessions
-	takesStatus                      // ok: sets of HTTP status codes
+	takesMethod       takes = 1 << iota // without it, a request needs none
+	takesPath                           // the same
+	takesHeaders                        // and auth
+	takesBody                           // it may have one
+	needsBody                           // it must have one
+	takesRedirects                      // redirects, and cookies of sessions
+	takesStatus                         // ok: sets of HTTP status codes
+	takesCommand                        // command, or its words as the request
+	takesQuery                          // query and args, or the query as the request
+	takesLogin                          // login
+	takesReply                          // reply
+	takesBinary                         // binary
+	takesHeaderChecks                   // checks and captures of an answer's header
+	takesValueChecks                    // checks whether there is a value
 
-	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus
+	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus | takesHeaderChecks
 )
+
+// checkTakes is what the subjects of checks belong to, those aside that all
+// protocols have.
+var checkTakes = map[string]takes{
+	"status": takesStatus, "header": takesHeaderChecks, "rows": takesQuery, "affected": takesQuery, "value": takesValueChecks,
+}
 
 // tlsUse is whether a protocol goes over TLS.
 type tlsUse uint8
@@ -74,14 +88,14 @@ const (
 // speeches are the protocols, in the order in which messages name them; the first
 // is what auto means.
 func speeches() []speech {
-	return []speech{
+	return append([]speech{
 		{
 			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, alpn: "http/1.1", fast: true,
 			open: func(ctx context.Context, c Config, s *stream) (carrier, error) {
 				return carrier{client: func() client { return newHTTPClient(ctx, s, c) }}, nil
 			},
 		},
-	}
+	}, talkSpeeches()...)
 }
 
 // UnmarshalText reads the name of a protocol.
@@ -216,10 +230,26 @@ func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...an
 	refuse(s.Auth != nil, takesHeaders, "auth", "auth")
 	refuse(s.Body != "", takesBody, "body", "body")
 	refuse(len(s.OK) > 0, takesStatus, "ok", "ok")
+	refuse(s.Login != nil, takesLogin, "login", "login")
+	refuse(s.Reply != nil, takesReply, "reply", "reply")
+	refuse(s.Binary, takesBinary, "binary", "binary")
 	for i, r := range s.own() {
 		at := s.at(i)
-		refuse(r.Method != "", takesMethod, at+".method", "method")
-		refuse(r.Path != "", takesPath, at+".path", "path")
+		refuse(r.Method != "" && !(r.brief && sp.talks), takesMethod, at+".method", "method")
+		refuse(r.Path != "" && !(r.brief && sp.talks), takesPath, at+".path", "path")
+		refuse(len(r.Command) > 0, takesCommand, at+".command", "command")
+		refuse(r.Query != "", takesQuery, at+".query", "query")
+		refuse(len(r.Args) > 0, takesQuery, at+".args", "args")
+		for n, c := range r.Check {
+			what, some := checkTakes[c.subject]
+			refuse(some, what, fmt.Sprintf("%s.check[%d]", at, n), c.subject)
+		}
+		if i < len(s.Steps) {
+			for name, c := range s.Steps[i].Capture {
+				refuse(c.Header != "", takesHeaderChecks, at+".capture."+name, "header")
+				refuse(c.Cookie != "", takesRedirects, at+".capture."+name, "cookie")
+			}
+		}
 		refuse(len(r.Headers) > 0, takesHeaders, at+".headers", "headers")
 		refuse(r.Auth != nil, takesHeaders, at+".auth", "auth")
 		refuse(r.Body != "", takesBody, at+".body", "body")

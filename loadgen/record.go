@@ -39,12 +39,21 @@ type finished struct {
 	received  int // bytes of the answer's body
 	read      int // bytes of the answer, head and all
 	detail    string
+	class     string // of an outcome replied
 
 	// Of streams that are not plain.
 	step    int
 	wanted  bool   // the status is what a check asks for
 	status  int    // of an answer that failed for another reason
 	request string // "POST /checkout"
+}
+
+// name is what a result calls its outcome: "200", "timeout", "error 23505".
+func (f *finished) name() string {
+	if f.class != "" {
+		return f.outcome.String() + " " + f.class
+	}
+	return f.outcome.String()
 }
 
 // unknown stands for a duration that there is not.

@@ -82,6 +82,9 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 	}
+	if c.Spec.values, err = c.Spec.readSecrets(nil); err != nil {
+		return err
+	}
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
@@ -201,7 +204,7 @@ type Result struct {
 	Seq      uint64
 	Due      time.Time
 	Latency  time.Duration // done − due
-	Status   int           // 0 without a complete answer
+	Status   int           // 0 without a complete answer, and where the protocol has none
 	OK       bool
 	Outcome  string
 	Sent     int // bytes of the request, head included
@@ -218,6 +221,9 @@ func (r Result) Vegeta() vegeta.Result {
 	v := vegeta.Result{
 		Attack: r.Load, Seq: r.Seq, Code: uint16(r.Status), Timestamp: r.Due, Latency: r.Latency,
 		BytesOut: uint64(r.Sent), BytesIn: uint64(r.Received), Method: r.Method, URL: r.URL,
+	}
+	if r.OK && r.Status == 0 {
+		v.Code = 200 // what vegeta counts as a success
 	}
 	if !r.OK {
 		v.Error = r.Outcome

@@ -93,6 +93,7 @@ func (s *stream) good(r result) bool {
 // refer to.
 func (s *stream) scope(spec Spec) *scope {
 	in := newScope()
+	in.secrets = spec.secretValues()
 	for _, name := range slices.Sorted(maps.Keys(spec.Data)) {
 		d := spec.Data[name]
 		if d.table == nil {
@@ -381,6 +382,12 @@ func (t *trip) judge(r *result) error {
 	if !ok && !t.kind.status {
 		return nil
 	}
+	return t.examine(r, status)
+}
+
+// examine looks at an answer: its checks, and what is captured from it.
+func (t *trip) examine(r *result, status int) error {
+	ok := status == 0 || t.stream.spec.isOK(status)
 	d := t.draw(forCheck)
 	for _, c := range t.kind.checks {
 		want, err := c.template.append(nil, &d)

@@ -43,6 +43,12 @@ type Spec struct {
 	Timeout     *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`         // since due; default 10s
 	OK          []StatusSet       `yaml:"ok" json:"ok,omitempty"`                   // default: 200-399
 	Connections *int              `yaml:"connections" json:"connections,omitempty"` // most open at once; default 1024, or users if that is more
+	Secrets     map[string]Secret `yaml:"secrets" json:"secrets,omitempty"`         // values of the environment that templates use
+	Login       *Login            `yaml:"login" json:"login,omitempty"`             // of protocols whose connections have one
+	Reply       *Reply            `yaml:"reply" json:"reply,omitempty"`             // where an answer ends; protocol tcp
+	Binary      bool              `yaml:"binary" json:"binary,omitempty"`           // messages are binary; protocol websocket
+
+	values map[string]string // of the secrets, once they are read
 }
 
 // Request is one kind of request, short form "METHOD /path".
@@ -55,25 +61,42 @@ type Request struct {
 	Timeout   *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`
 	Redirects *int              `yaml:"redirects" json:"redirects,omitempty"` // most that are followed; default 0: a redirect is the answer
 	Check     []Check           `yaml:"check" json:"check,omitempty"`
-	Weight    *int              `yaml:"weight" json:"weight,omitempty"` // default 1; 0 is never sent
+	Weight    *int              `yaml:"weight" json:"weight,omitempty"`   // default 1; 0 is never sent
+	Command   []string          `yaml:"command" json:"command,omitempty"` // words, templates; protocol redis
+	Query     string            `yaml:"query" json:"query,omitempty"`     // template; protocol postgres
+	Args      []string          `yaml:"args" json:"args,omitempty"`       // its parameters, templates
+	Text      string            `yaml:"-" json:"text,omitempty"`          // the short form, where it is not exactly METHOD /path
+
+	brief bool // it was written in the short form
 }
 
-// ParseShort reads "METHOD /path".
+// ParseShort reads "METHOD /path", or what the stream's protocol has instead:
+// a command, a query, the text that is sent. What it means shows in Check.
 func (r *Request) ParseShort(text string) error {
-	method, path, err := parseShort(text)
-	if err == nil {
-		*r = Request{Method: method, Path: path}
-	}
-	return err
+	*r = Request{brief: true}
+	r.Method, r.Path, r.Text = parseShort(text)
+	return nil
 }
 
-func parseShort(text string) (method, path string, err error) {
-	method, path, ok := strings.Cut(strings.TrimSpace(text), " ")
+// parseShort takes "METHOD /path" apart; text is what it was, if more or less.
+func parseShort(short string) (method, path, text string) {
+	method, path, ok := strings.Cut(strings.TrimSpace(short), " ")
 	path = strings.TrimSpace(path)
-	if !ok || method == "" || !strings.HasPrefix(path, "/") {
-		return "", "", fmt.Errorf(`%q is not a request: write "METHOD /path", like "POST /checkout"`, text)
+	switch {
+	case !ok || method == "" || !strings.HasPrefix(path, "/"):
+		return "", "", short
+	case method+" "+path != short:
+		return method, path, short
 	}
-	return method, path, nil
+	return method, path, ""
+}
+
+// short is the request as it was written in one text, if it was.
+func (r Request) short() string {
+	if r.Text == "" && r.brief {
+		return r.Method + " " + r.Path
+	}
+	return r.Text
 }
 
 // SessionStep is one request of a session: a user's journey, in which a later request
@@ -97,15 +120,19 @@ type SessionStep struct {
 	Check     []Check            `yaml:"check" json:"check,omitempty"`
 	Capture   map[string]Capture `yaml:"capture" json:"capture,omitempty"` // by the name that later templates use
 	Think     time.Duration      `yaml:"think" json:"think,omitempty"`     // before it; not before the first
+	Command   []string           `yaml:"command" json:"command,omitempty"` // as a Request's, like the three below
+	Query     string             `yaml:"query" json:"query,omitempty"`
+	Args      []string           `yaml:"args" json:"args,omitempty"`
+	Text      string             `yaml:"-" json:"text,omitempty"`
+
+	brief bool
 }
 
-// ParseShort reads "METHOD /path".
+// ParseShort reads what Request's does.
 func (s *SessionStep) ParseShort(text string) error {
-	method, path, err := parseShort(text)
-	if err == nil {
-		*s = SessionStep{Method: method, Path: path}
-	}
-	return err
+	*s = SessionStep{brief: true}
+	s.Method, s.Path, s.Text = parseShort(text)
+	return nil
 }
 
 // request is the step without what only sessions have.
@@ -113,6 +140,7 @@ func (s SessionStep) request() Request {
 	return Request{
 		Method: s.Method, Path: s.Path, Body: s.Body, Headers: s.Headers, Auth: s.Auth,
 		Timeout: s.Timeout, Redirects: s.Redirects, Check: s.Check,
+		Command: s.Command, Query: s.Query, Args: s.Args, Text: s.Text, brief: s.brief,
 	}
 }
 
@@ -120,7 +148,7 @@ func (s SessionStep) request() Request {
 func (s Spec) stepNames() []string {
 	var names []string
 	for i, step := range s.Steps {
-		name := cmp.Or(step.Name, step.Method+" "+step.Path)
+		name := cmp.Or(step.Name, s.title(step.request()))
 		if slices.Contains(names, name) {
 			name = fmt.Sprintf("%s (%d)", name, i+1)
 		}

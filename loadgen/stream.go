@@ -25,6 +25,7 @@ type stream struct {
 	sources  []*source
 	slots    int  // captured values
 	watched  bool // somebody looks at answers, follows redirects, or is told the time
+	redact   *redactor
 }
 
 // plain tells whether the stream's requests stand each for itself: appendRequest
@@ -42,10 +43,11 @@ type kind struct {
 	path    *tmpl
 	headers []header // in order of their names
 	body    *tmpl
-	host    bool // there is a Host among the headers
-	trace   bool // there is a traceparent among the headers
-	payload bool // a Content-Length is sent even for an empty body
-	timeout int  // index into stream.timeouts
+	words   []*tmpl // of a command, or parameters of a query
+	host    bool    // there is a Host among the headers
+	trace   bool    // there is a traceparent among the headers
+	payload bool    // a Content-Length is sent even for an empty body
+	timeout int     // index into stream.timeouts
 	weight  uint64
 
 	auth      *authorization
@@ -67,7 +69,8 @@ type header struct {
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	s, order := s.expanded()
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0}
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0, redact: newRedactor(s.values)}
+	sp := s.speech()
 	in := st.scope(s)
 	readable := true // all templates
 	names := s.stepNames()
@@ -84,13 +87,29 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			st.watched = st.watched || t.clock
 			return t
 		}
-		k.path = template(at+".path", "path", r.Path)
+		words, text := []string(nil), r.Body
+		if method, path := s.label(r); sp.talks && s.Protocol != WebSocket {
+			k.method, r.Path = method, path
+		}
+		if sp.talks {
+			words, text, _ = s.content(r) // what is wrong with it was said
+		}
+		for n, w := range words {
+			k.words = append(k.words, template(fmt.Sprintf("%s.%s[%d]", at, s.wordsKey(), n), "word "+strconv.Itoa(n+1), w))
+		}
+		if sp.talks && s.Protocol != WebSocket { // what was said of its parts need not be said again
+			if k.path, _ = parseTemplateIn(r.Path, in); k.path == nil {
+				k.path = new(tmpl)
+			}
+		} else {
+			k.path = template(at+".path", "path", r.Path)
+		}
 		k.values = k.path.values
 		bodyAt := at + ".body"
 		if own.Body == "" {
 			bodyAt = "body"
 		}
-		k.body = template(bodyAt, "body", r.Body)
+		k.body = template(bodyAt, "body", text)
 		for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
 			headerAt := at + ".headers." + name
 			if _, ok := own.Headers[name]; !ok {
@@ -116,7 +135,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.auth = compileAuth(*r.Auth, authAt, template, report)
 			k.values = k.values || k.auth.values()
 		}
-		if r.Body != "" && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
+		if r.Body != "" && !sp.talks && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
 			k.headers = append(k.headers, header{"Content-Type", &tmpl{ops: []op{{text: []byte(contentType(r.Body))}}}})
 		}
 		if i := slices.Index(st.timeouts, *r.Timeout); i >= 0 {
