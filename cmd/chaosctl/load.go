@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -42,6 +43,14 @@ type loadFlags struct {
 	arrivals    string
 	warmup      time.Duration
 	engine      string
+	command     string
+	query       string
+	args        []string
+	until       string
+	untilBytes  int
+	untilClose  bool
+	binary      bool
+	secrets     []string
 
 	objectives   []string
 	confidence   string
@@ -105,6 +114,14 @@ seen, and exits 4.`,
 	fl.StringVarP(&f.method, "method", "X", "", "method (default GET, or POST with a body)")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "header, 'Name: value'; may be repeated")
 	fl.StringVar(&f.body, "body", "", "body of each request, a template; @FILE reads it from a file")
+	fl.StringVar(&f.command, "command", "", "redis: the command, a template, like 'GET key-{{int 1 100}}'")
+	fl.StringVar(&f.query, "query", "", "postgres: the query, a template")
+	fl.StringArrayVar(&f.args, "arg", nil, "postgres: a parameter of the query ($1, then $2), a template; may be repeated")
+	fl.StringVar(&f.until, "until", "", `tcp: what an answer ends with, like '\n'`)
+	fl.IntVar(&f.untilBytes, "until-bytes", 0, "tcp: how many bytes an answer has")
+	fl.BoolVar(&f.untilClose, "until-close", false, "tcp: an answer ends when the server closes the connection")
+	fl.BoolVar(&f.binary, "binary", false, "ws: messages are binary")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "NAME=VARIABLE: {{.secret.NAME}} is what that variable of the environment holds; may be repeated")
 	fl.StringVar(&f.ok, "ok", "", "which answers are good, like 2xx,404 (default 200-399)")
 	fl.BoolVarP(&f.insecure, "insecure", "k", false, "https: accept any certificate")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
@@ -280,6 +297,9 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if len(problems) > 0 {
 		return nil, usage(errors.Join(problems...), "")
 	}
+	if err := p.spec.ReadSecrets(nil); err != nil {
+		return nil, usage(err, "")
+	}
 	if !changed("duration") {
 		p.duration = p.naturalLength()
 	}
@@ -290,8 +310,8 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 		return nil, usage(err, "")
 	}
 	p.target.insecure = f.insecure
-	if f.insecure && p.target.scheme != "https" {
-		return nil, usage(errors.New("--insecure is for https; this is http"), "")
+	if scheme, _ := schemeOf(p.target.scheme); f.insecure && !scheme.tls && p.target.sslmode == "" {
+		return nil, usage(fmt.Errorf("--insecure is for https and other URLs with TLS; this is %s", p.target.scheme), "")
 	}
 	return p, p.target.lookup(ctx)
 }
@@ -352,6 +372,24 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 			}
 			s.OK = append(s.OK, set)
 		}
+	}
+	secrets, err := parseSecrets(f.secrets)
+	if err != nil {
+		return err
+	}
+	if len(secrets) > 0 {
+		all := maps.Clone(s.Secrets)
+		if all == nil {
+			all = map[string]loadgen.Secret{}
+		}
+		maps.Copy(all, secrets)
+		s.Secrets = all
+	}
+	if err := checkTalkFlags(s.Protocol, changed); err != nil {
+		return err
+	}
+	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
+		return p.applyTalk(f, changed)
 	}
 	body, err := readBody(f.body)
 	if err != nil {
@@ -428,6 +466,18 @@ func flagOf(path string) string {
 		return "the URL"
 	case path == "request.body":
 		return "--body"
+	case strings.HasPrefix(path, "request.command"):
+		return "--command"
+	case strings.HasPrefix(path, "request.query"):
+		return "--query"
+	case strings.HasPrefix(path, "request.args"):
+		return "--arg"
+	case first == "reply":
+		return "--until"
+	case first == "login":
+		return "the URL"
+	case first == "secrets":
+		return "--secret"
 	case path == "":
 		return "the load"
 	}
@@ -522,6 +572,9 @@ func (p *loadPlan) config() loadgen.Config {
 	c := loadgen.Config{
 		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine,
 		Resolve: func() string { return p.target.address },
+	}
+	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
+		c.TLS = p.target.secured()
 	}
 	if p.target.scheme == "https" {
 		c.Dial, c.RealTime, c.Secure = p.target.dialTLS(), true, true
