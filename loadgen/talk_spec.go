@@ -11,9 +11,18 @@ import (
 //
 //	login: { user: shop, password: "{{.secret.password}}", database: orders }
 type Login struct {
-	User     string `yaml:"user" json:"user,omitempty"`
-	Password string `yaml:"password" json:"password,omitempty"`
-	Database string `yaml:"database" json:"database,omitempty"` // redis: its number
+	User     string   `yaml:"user" json:"user,omitempty"`
+	Password string   `yaml:"password" json:"password,omitempty"`
+	Database Database `yaml:"database" json:"database,omitempty"`
+}
+
+// Database is a name, or Redis' number of one.
+type Database string
+
+// UnmarshalText takes it as it is written.
+func (d *Database) UnmarshalText(text []byte) error {
+	*d = Database(text)
+	return nil
 }
 
 // credentials is a Login, compiled.
@@ -34,7 +43,7 @@ func (s Spec) compileLogin(report func(path, format string, args ...any)) *crede
 		}
 		return t
 	}
-	return &credentials{template("user", s.Login.User), template("password", s.Login.Password), template("database", s.Login.Database)}
+	return &credentials{template("user", s.Login.User), template("password", s.Login.Password), template("database", string(s.Login.Database))}
 }
 
 func (c *credentials) render() (user, password, database string, err error) {
@@ -156,7 +165,7 @@ func (s Spec) checkTalk(report func(path, format string, args ...any)) {
 		if l := s.Login; l != nil && l.User != "" && l.Password == "" {
 			report("login.password", "the user of a login has a password")
 		}
-		if l := s.Login; l != nil && l.Database != "" && !strings.Contains(l.Database, "{{") && strings.Trim(l.Database, "0123456789") != "" {
+		if l := s.Login; l != nil && l.Database != "" && !strings.Contains(string(l.Database), "{{") && strings.Trim(string(l.Database), "0123456789") != "" {
 			report("login.database", "%q is no database: Redis numbers them, from 0", l.Database)
 		}
 	case Postgres:

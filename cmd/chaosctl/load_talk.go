@@ -79,7 +79,7 @@ func (a address) talk(s loadgen.Spec) (loadgen.Spec, error) {
 	}
 	login.User = cmp.Or(login.User, loadgen.Literal(user))
 	login.Password = cmp.Or(login.Password, loadgen.Literal(password))
-	login.Database = cmp.Or(login.Database, loadgen.Literal(database))
+	login.Database = cmp.Or(login.Database, loadgen.Database(loadgen.Literal(database)))
 	if login != (loadgen.Login{}) {
 		s.Login = &login
 	}
