@@ -66,7 +66,7 @@ Try it:
 	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run and judge:"}, &cobra.Group{ID: "read", Title: "Look things up:"})
 	root.AddCommand(
-		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(), newCompare(),
+		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newInit(), newReport(), newVerify(), newCompare(),
 		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(), newWatchdog(),
 	)
 	return root
