@@ -29,7 +29,8 @@ type client interface {
 	close()
 }
 
-// outcome is a status code, or one of the error classes below 100.
+// outcome is a status code, or one of the error classes below 100, or a status of
+// gRPC, from grpcOutcome on.
 type outcome uint16
 
 const (
@@ -53,8 +54,11 @@ var outcomeNames = [...]string{
 }
 
 func (o outcome) String() string {
-	if int(o) < len(outcomeNames) {
+	switch {
+	case int(o) < len(outcomeNames):
 		return outcomeNames[o]
+	case o >= grpcOutcome:
+		return grpcNames[o-grpcOutcome].name
 	}
 	return strconv.Itoa(int(o))
 }
@@ -97,6 +101,8 @@ func classify(err error, connecting bool) outcome {
 		return exhausted
 	case errors.Is(err, errRedirect):
 		return astray
+	case errors.Is(err, errNoStream):
+		return dropped
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &netErr) && netErr.Timeout():
 		return timeout

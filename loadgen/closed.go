@@ -13,7 +13,7 @@ import (
 // user who finds none free is queued.
 func closed(ctx context.Context, c Config, s *stream, col *collector, carry carrier) {
 	users := c.Spec.users()
-	clients := make([]client, min(users, c.Spec.connections()))
+	clients := make([]client, min(users, c.Spec.lanes()))
 	for i := range clients {
 		clients[i] = carry.client()
 	}

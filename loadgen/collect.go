@@ -251,6 +251,9 @@ func (c *collector) result(f *finished) Result {
 	if f.outcome >= 100 {
 		r.Status, r.OK = int(f.outcome), c.ok(f)
 	}
+	if f.outcome >= grpcOutcome {
+		r.Status = grpcNames[f.outcome-grpcOutcome].http
+	}
 	return r
 }
 

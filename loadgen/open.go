@@ -43,7 +43,7 @@ func schedule(c Config) (next func() (due time.Duration, ok bool)) {
 func open(ctx context.Context, c Config, s *stream, col *collector, carry carrier, wait waiter) {
 	scheduler := col.recorder() // the first: see collect
 	p := &pool{
-		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.connections(),
+		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.lanes(),
 		queue: newQueue(s), wake: wait.wake,
 	}
 	// Who ends the context also ends the wait and what is in flight.

@@ -19,6 +19,9 @@ type Protocol string
 const (
 	AutoProtocol Protocol = ""
 	HTTP1        Protocol = "http1"
+	H2C          Protocol = "h2c"
+	H2           Protocol = "h2"
+	GRPC         Protocol = "grpc"
 )
 
 // speech is a protocol that streams can have: what a stream may say with it, and
@@ -58,6 +61,8 @@ const (
 	needsBody                        // it must have one
 	takesRedirects                   // redirects, and cookies of sessions
 	takesStatus                      // ok: sets of HTTP status codes
+	takesStreams                     // streams: several requests at once on one connection
+	takesCalls                       // descriptors, and gRPC's names of status codes in ok
 
 	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus
 )
@@ -80,6 +85,18 @@ func speeches() []speech {
 			open: func(ctx context.Context, c Config, s *stream) (carrier, error) {
 				return carrier{client: func() client { return newHTTPClient(ctx, s, c) }}, nil
 			},
+		},
+		{
+			name: H2C, about: "HTTP/2 without TLS, by prior knowledge", takes: takesHTTP | takesStreams, tls: plainOnly,
+			check: checkH2, open: openH2,
+		},
+		{
+			name: H2, about: "HTTP/2 over TLS, by ALPN", takes: takesHTTP | takesStreams, tls: tlsOnly, alpn: "h2",
+			check: checkH2, open: openH2,
+		},
+		{
+			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", check: checkGRPC, open: openGRPC,
+			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls,
 		},
 	}
 }
@@ -216,6 +233,8 @@ func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...an
 	refuse(s.Auth != nil, takesHeaders, "auth", "auth")
 	refuse(s.Body != "", takesBody, "body", "body")
 	refuse(len(s.OK) > 0, takesStatus, "ok", "ok")
+	refuse(s.Descriptors != "", takesCalls, "descriptors", "descriptors")
+	refuse(s.Streams != nil, takesStreams, "streams", "streams")
 	for i, r := range s.own() {
 		at := s.at(i)
 		refuse(r.Method != "", takesMethod, at+".method", "method")

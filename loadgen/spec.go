@@ -43,6 +43,10 @@ type Spec struct {
 	Timeout     *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`         // since due; default 10s
 	OK          []StatusSet       `yaml:"ok" json:"ok,omitempty"`                   // default: 200-399
 	Connections *int              `yaml:"connections" json:"connections,omitempty"` // most open at once; default 1024, or users if that is more
+	Descriptors string            `yaml:"descriptors" json:"descriptors,omitempty"` // gRPC: a file of descriptors; default: the server says
+	Streams     *int              `yaml:"streams" json:"streams,omitempty"`         // HTTP/2: most requests under way on one connection; default 1
+
+	descriptors *descriptors // nil until ReadData or ReadDescriptors
 }
 
 // Request is one kind of request, short form "METHOD /path".
@@ -68,7 +72,11 @@ func (r *Request) ParseShort(text string) error {
 }
 
 func parseShort(text string) (method, path string, err error) {
-	method, path, ok := strings.Cut(strings.TrimSpace(text), " ")
+	text = strings.TrimSpace(text)
+	if callPath("/" + text) { // only gRPC takes it
+		return "", "/" + text, nil
+	}
+	method, path, ok := strings.Cut(text, " ")
 	path = strings.TrimSpace(path)
 	if !ok || method == "" || !strings.HasPrefix(path, "/") {
 		return "", "", fmt.Errorf(`%q is not a request: write "METHOD /path", like "POST /checkout"`, text)
@@ -120,7 +128,7 @@ func (s SessionStep) request() Request {
 func (s Spec) stepNames() []string {
 	var names []string
 	for i, step := range s.Steps {
-		name := cmp.Or(step.Name, step.Method+" "+step.Path)
+		name := cmp.Or(step.Name, strings.TrimSpace(step.Method+" "+step.Path))
 		if slices.Contains(names, name) {
 			name = fmt.Sprintf("%s (%d)", name, i+1)
 		}
@@ -204,7 +212,8 @@ func (o *Order) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is not an order of requests: mixed (default, by weight) or listed (one after another)", text)
 }
 
-// StatusSet is "2xx", "402" or "200-399", both ends included.
+// StatusSet is "2xx", "402" or "200-399", both ends included; of gRPC a status by
+// its name, which stands above HTTP's.
 type StatusSet struct {
 	From int
 	To   int
@@ -213,6 +222,10 @@ type StatusSet struct {
 // UnmarshalText reads one of the three forms.
 func (s *StatusSet) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
+	if status, ok := grpcStatus(t); ok {
+		s.From, s.To = status, status
+		return nil
+	}
 	from, to, isRange := strings.Cut(t, "-")
 	switch {
 	case len(t) == 3 && t[0] >= '1' && t[0] <= '5' && t[1:] == "xx":
@@ -225,7 +238,7 @@ func (s *StatusSet) UnmarshalText(text []byte) error {
 	a, errA := strconv.Atoi(strings.TrimSpace(from))
 	b, errB := strconv.Atoi(strings.TrimSpace(to))
 	if errA != nil || errB != nil {
-		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399"`, t)
+		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399", or for gRPC one of %s`, t, grpcStatusNames())
 	}
 	if a < 100 || b > 599 || a > b {
 		return fmt.Errorf(`%q: status codes go from 100 to 599, the lower one first`, t)
@@ -239,6 +252,8 @@ func (s StatusSet) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 
 func (s StatusSet) String() string {
 	switch {
+	case s.From >= grpcOutcome:
+		return outcome(s.From).String()
 	case s.From == s.To:
 		return strconv.Itoa(s.From)
 	case s.From%100 == 0 && s.To == s.From+99:
@@ -378,7 +393,7 @@ func (s Spec) users() int {
 // isOK tells whether a status code is what the stream wants.
 func (s Spec) isOK(status int) bool {
 	if len(s.OK) == 0 {
-		return status >= 200 && status <= 399
+		return status >= 200 && status <= 399 || status == grpcOutcome
 	}
 	for _, set := range s.OK {
 		if status >= set.From && status <= set.To {
@@ -388,8 +403,21 @@ func (s Spec) isOK(status int) bool {
 	return false
 }
 
-// own are the stream's requests, or its session's, as they are written.
+// own are the stream's requests, or its session's, as they are written; calls are
+// POST, which nobody has to write.
 func (s Spec) own() []Request {
+	all := s.written()
+	if s.Protocol != GRPC {
+		return all
+	}
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Method = cmp.Or(all[i].Method, "POST")
+	}
+	return all
+}
+
+func (s Spec) written() []Request {
 	switch {
 	case s.Request != nil:
 		return []Request{*s.Request}

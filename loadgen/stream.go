@@ -53,8 +53,9 @@ type kind struct {
 	redirects int
 	checks    []check
 	captures  []capture
-	keepBody  bool // a check or capture looks at it
-	status    bool // a check asks for a status
+	keepBody  bool      // a check or capture looks at it
+	status    bool      // a check asks for a status
+	call      *grpcCall // what it calls, in gRPC
 	think     time.Duration
 }
 
