@@ -88,7 +88,7 @@ func (u *user) run() {
 		o := u.ask(j)
 		now := time.Since(u.config.Start)
 		due = now + u.config.Spec.Think
-		if o == refused || o == other {
+		if o.unmade() {
 			due = max(due, now+breath)
 		}
 		// Users are many and their requests near now; a window that is told a

@@ -110,9 +110,8 @@ const (
 	ourWindow  = 4 << 20  // of a stream; nobody holds its bytes back
 	ourCredit  = 1 << 30  // of the connection
 	mostWindow = 1<<31 - 1
-	// Before the server has said how many streams it takes: what RFC 9113 (6.5.2)
-	// recommends as the least.
-	presumedMost = 100
+	// Before the server has said how many streams it takes: one need not wait for it.
+	presumedMost = 1
 	maxReplies   = 64 << 10
 	maxPieces    = 128
 	maxOut       = 256 << 10 // of bodies that wait to be written

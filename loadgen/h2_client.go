@@ -3,15 +3,16 @@ package loadgen
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -46,7 +47,7 @@ func newH2Hub(ctx context.Context, c Config, s *stream) *h2hub {
 		ctx: ctx, config: c, stream: s, dial: c.dialer(), scheme: "http", each: c.Spec.streams(),
 		fixed: make([]atomic.Pointer[h2request], len(s.kinds)),
 	}
-	if c.Secure || c.TLS != nil {
+	if c.secure != nil {
 		h.scheme = "https"
 	}
 	return h
@@ -85,6 +86,7 @@ type h2trunk struct {
 	mu      sync.Mutex // also of its links
 	open    int        // clients that are not closed
 	link    *h2link    // that takes requests; nil: none does
+	links   []*h2link  // all that have not ended
 	dialing chan struct{}
 	line    []*h2Client // who waits for a free stream, because the server takes fewer than we may have
 }
@@ -97,53 +99,56 @@ type h2link struct {
 	h2       *h2conn
 	reserved int           // streams promised to clients that waited in line
 	heard    time.Duration // when something came last
+	settled  time.Duration // when the server had said how many streams it takes
 	mark     uint32        // streams from here on have not been written
 	kick     chan struct{} // there is something to write
 	over     chan struct{} // closed when the connection is
 	ended    bool
+
+	connected time.Duration // how long the connection took to make,
+	handshake time.Duration // and then TLS
+	resumed   bool
 }
 
 var (
 	errSilent  = errors.New("the connection has fallen silent")
 	errHungUp  = errors.New("the connection is not needed any more")
-	errCrowded = errors.New("the server ends connections faster than a request gets onto one")
+	errCrowded = fmt.Errorf("%w: connections end before the request gets onto one", syscall.ECONNRESET)
 )
 
-// get is a link to send on, and how long its making took if it was made for c.
-func (t *h2trunk) get(c *h2Client, deadline time.Time) (l *h2link, fresh bool, connect time.Duration, err error) {
+// get is a link to send on; fresh tells that it was made for c.
+func (t *h2trunk) get(c *h2Client, deadline time.Time) (l *h2link, fresh bool, err error) {
 	for {
 		t.mu.Lock()
 		if t.link != nil {
 			l = t.link
 			t.mu.Unlock()
-			return l, false, 0, nil
+			return l, false, nil
 		}
 		if t.dialing == nil {
 			done := make(chan struct{})
 			t.dialing = done
 			t.mu.Unlock()
-			began := time.Now()
 			l, err = t.connect(deadline)
-			connect = time.Since(began)
 			t.mu.Lock()
 			if err == nil {
-				t.link = l
+				t.link, t.links = l, append(t.links, l)
 				t.hub.links.Go(l.read)
 				t.hub.links.Go(l.write)
 			}
 			t.dialing = nil
 			t.mu.Unlock()
 			close(done)
-			return l, true, connect, err
+			return l, err == nil, err
 		}
 		wait := t.dialing
 		t.mu.Unlock()
 		select {
 		case <-wait:
 		case <-c.timer.C:
-			return nil, false, 0, fmt.Errorf("dial tcp %s: %w", t.hub.config.Resolve(), context.DeadlineExceeded)
+			return nil, false, fmt.Errorf("dial tcp %s: %w", t.hub.config.Resolve(), os.ErrDeadlineExceeded)
 		case <-t.hub.ctx.Done():
-			return nil, false, 0, context.Canceled
+			return nil, false, context.Canceled
 		}
 	}
 }
@@ -156,17 +161,26 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 	if host == "" {
 		return nil, errNoAddress
 	}
+	l := &h2link{trunk: t, host: host, mark: 1, handshake: unknown, kick: make(chan struct{}, 1), over: make(chan struct{})}
+	began := time.Now()
 	conn, err := h.dial(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	if secured, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		if got := secured.ConnectionState().NegotiatedProtocol; got != "h2" {
-			hangUp(conn)
-			return nil, violated("the server does not offer h2 (ALPN: %q)", got)
+	l.connected = time.Since(began)
+	if secure := h.config.secure; secure != nil {
+		s, err := secure.handshake(ctx, conn, host)
+		if err != nil {
+			return nil, err
 		}
+		if got := s.ConnectionState().NegotiatedProtocol; got != "h2" {
+			hangUp(conn)
+			return nil, violated("the server does not speak it over TLS: it agreed to %q", got)
+		}
+		conn, l.handshake, l.resumed = s, s.took, s.resumed
 	}
-	l := &h2link{trunk: t, conn: conn, host: host, mark: 1, heard: h.now(), kick: make(chan struct{}, 1), over: make(chan struct{})}
+	l.conn = conn
+	l.heard = h.now()
 	l.h2 = newH2(func(st *h2stream) {
 		t.serve()
 		c := st.owner.(*h2Client)
@@ -194,7 +208,7 @@ func (t *h2trunk) serve() {
 	for len(t.line) > 0 && t.link != nil && t.link.room() {
 		c := t.line[0]
 		t.line = slices.Delete(t.line, 0, 1)
-		c.promised = t.link
+		c.promised, c.since = t.link, t.link.heard
 		t.link.reserved++
 		c.rouse()
 	}
@@ -229,6 +243,9 @@ func (l *h2link) end(err error) {
 	l.h2.going = cmpErr(l.h2.going, err)
 	l.h2.fail(err, l.trunk.hub.now())
 	l.part()
+	if i := slices.Index(l.trunk.links, l); i >= 0 {
+		l.trunk.links = slices.Delete(l.trunk.links, i, i+1)
+	}
 	close(l.over)
 	hangUp(l.conn)
 }
@@ -258,6 +275,9 @@ func (l *h2link) read() {
 			l.heard = t.hub.now()
 			if bad := l.h2.feed(buffer[:n], l.heard); bad != nil {
 				l.end(bad)
+			}
+			if l.settled == 0 && l.h2.settled {
+				l.settled = l.heard
 			}
 			t.serve()
 			if l.h2.going != nil {
@@ -332,6 +352,7 @@ type h2Client struct {
 	// Guarded by the trunk.
 	finished bool
 	promised *h2link // on which it may open a stream, after waiting in line
+	since    time.Duration
 	closed   bool
 
 	request h2request
@@ -365,8 +386,10 @@ func (c *h2Client) close() {
 		return
 	}
 	c.closed = true
-	if t.open--; t.open == 0 && t.link != nil {
-		t.link.end(errHungUp)
+	if t.open--; t.open == 0 {
+		for _, l := range slices.Clone(t.links) {
+			l.end(errHungUp)
+		}
 	}
 }
 
@@ -397,14 +420,15 @@ const mostTries = 3
 
 func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 	t := c.trunk
+	r.handshake = unknown
 	for try := 1; ; try++ {
 		if c.off.Load() {
 			r.outcome = canceled
 			return r
 		}
-		l, fresh, connect, err := t.get(c, deadline)
+		l, fresh, err := t.get(c, deadline)
 		if fresh {
-			r.connected, r.connect = true, r.connect+connect
+			r.connected, r.connect, r.handshake, r.resumed = true, l.connected, l.handshake, l.resumed
 		}
 		if err != nil {
 			r.outcome, r.detail = classify(err, true), err.Error()
@@ -416,18 +440,20 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 			return r
 		}
 		t.mu.Lock()
-		l, err = c.admit(l, &r)
+		gone := l
+		l, err = c.admit(l, deadline, &r)
+		if l == nil && err == nil && try == mostTries {
+			if err = gone.h2.going; err == nil {
+				err = errCrowded
+			}
+		}
 		if err != nil {
 			t.mu.Unlock()
-			r.outcome, r.detail = classify(err, false), err.Error()
+			r.fail(early(err, 0), false)
 			return r
 		}
 		if l == nil {
 			t.mu.Unlock()
-			if try == mostTries {
-				r.outcome, r.detail = reset, errCrowded.Error()
-				return r
-			}
 			continue
 		}
 		if trip := c.trip; trip != nil {
@@ -462,20 +488,26 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 			r.done = time.Time{}
 			continue
 		default:
-			if errors.Is(err, io.EOF) {
-				if err = errMidAnswer; c.st.begun == 0 {
-					err = errEarly
-				}
-			}
-			r.outcome, r.detail = classify(err, false), err.Error()
+			r.fail(early(err, c.st.begun), false)
 		}
 		return r
 	}
 }
 
+// early says of a connection that ended without a word when it did.
+func early(err error, begun time.Duration) error {
+	switch {
+	case !errors.Is(err, io.EOF):
+		return err
+	case begun == 0:
+		return errEarly
+	}
+	return errMidAnswer
+}
+
 // admit waits until l has a free stream for c, with the trunk's lock held but
 // while it waits. No link and no error mean that another one has to be found.
-func (c *h2Client) admit(l *h2link, r *result) (*h2link, error) {
+func (c *h2Client) admit(l *h2link, deadline time.Time, r *result) (*h2link, error) {
 	t := c.trunk
 	if t.link != l {
 		return nil, nil
@@ -483,7 +515,13 @@ func (c *h2Client) admit(l *h2link, r *result) (*h2link, error) {
 	if len(t.line) == 0 && l.room() {
 		return l, nil
 	}
-	began := time.Now()
+	began := t.hub.now()
+	// Until the server has said how many streams it takes, the connection is being made.
+	waited := func(until time.Duration) {
+		if l.settled > 0 {
+			r.waited += max(until-max(began, l.settled), 0)
+		}
+	}
 	c.promised = nil
 	t.line = append(t.line, c)
 	for {
@@ -494,11 +532,14 @@ func (c *h2Client) admit(l *h2link, r *result) (*h2link, error) {
 		case <-c.timer.C:
 			expired = true
 		}
+		expired = expired || !time.Now().Before(deadline)
 		t.mu.Lock()
-		l = c.promised
+		promised := c.promised
 		c.promised = nil
-		if l != nil {
-			l.reserved--
+		if promised != nil {
+			if promised.reserved--; promised.h2.going != nil {
+				promised.part()
+			}
 		}
 		i := slices.Index(t.line, c)
 		switch {
@@ -507,16 +548,16 @@ func (c *h2Client) admit(l *h2link, r *result) (*h2link, error) {
 				t.line = slices.Delete(t.line, i, i+1)
 			}
 			t.serve()
-			r.waited += time.Since(began)
+			waited(t.hub.now())
 			if expired {
 				return nil, errNoStream
 			}
 			return nil, context.Canceled
-		case l != nil && l.h2.going == nil:
-			r.waited += time.Since(began)
-			return l, nil
+		case promised != nil && promised.h2.going == nil:
+			waited(c.since)
+			return promised, nil
 		case i < 0:
-			r.waited += time.Since(began)
+			waited(t.hub.now())
 			return nil, nil
 		}
 	}
@@ -558,12 +599,9 @@ func (c *h2Client) await(l *h2link, began time.Duration) error {
 		if cut {
 			return context.Canceled
 		}
-		return fmt.Errorf("read tcp %s: %w", l.host, errTimeout)
+		return fmt.Errorf("read tcp %s: %w", l.host, os.ErrDeadlineExceeded)
 	}
 }
-
-// errTimeout is what package net says of a deadline.
-var errTimeout error = context.DeadlineExceeded
 
 // h2request is a request as it goes over the wire.
 type h2request struct {

@@ -213,7 +213,7 @@ func drop(j job, now time.Duration) finished {
 
 // unsent is the fate of a request that never was.
 func unsent(j job, o outcome) finished {
-	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown}
+	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown, handshake: unknown}
 }
 
 func (p *pool) cut() {
@@ -278,6 +278,7 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 	}
 	f := finished{
 		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
+		handshake: r.handshake, resumed: r.resumed,
 		outcome: r.outcome, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}

@@ -3,13 +3,10 @@ package loadgen
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Protocol is what a stream speaks with its service; the table below says which
@@ -31,7 +28,7 @@ type speech struct {
 	about string // for whoever has to choose
 	takes takes
 	tls   tlsUse
-	alpn  string // what it is called in a TLS handshake (RFC 7301); "" for none
+	alpn  string // what it is called in a TLS handshake (RFC 7301); "" leaves that to the settings
 
 	// fast tells that event loops carry it, where nothing else stands against them.
 	fast bool
@@ -81,7 +78,7 @@ const (
 func speeches() []speech {
 	return []speech{
 		{
-			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, alpn: "http/1.1", fast: true,
+			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, fast: true,
 			open: func(ctx context.Context, c Config, s *stream) (carrier, error) {
 				return carrier{client: func() client { return newHTTPClient(ctx, s, c) }}, nil
 			},
@@ -149,7 +146,7 @@ func (s Spec) speech() *speech {
 // anything: only Config knows.
 func (c Config) checkTransport() error {
 	sp := c.Spec.speech()
-	switch secure := c.TLS != nil || c.Secure; {
+	switch secure := c.TLS != nil; {
 	case sp.tls == plainOnly && secure:
 		return fmt.Errorf("protocol %s (%s) does not go over TLS", sp.name, sp.about)
 	case sp.tls == tlsOnly && !secure:
@@ -158,54 +155,14 @@ func (c Config) checkTransport() error {
 	return nil
 }
 
-// dialer makes the connections of the general engine: plain, or through a TLS
-// handshake, whose errors are then what dialing returns.
+// dialer makes the connections of the general engine, before TLS.
 func (c Config) dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		// Keep-alive probes would be two more system calls per connection.
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
-	if c.TLS == nil {
-		return dial
-	}
-	base := c.TLS.Clone()
-	if alpn := c.Spec.speech().alpn; alpn != "" {
-		base.NextProtos = []string{alpn}
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		its := base
-		if its.ServerName == "" {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				host = address
-			}
-			its = base.Clone()
-			its.ServerName = host
-		}
-		secured := tls.Client(conn, its)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			conn.Close() // nothing is left to be lost
-			return nil, fmt.Errorf("TLS handshake with %s: %w", address, err)
-		}
-		return tlsConn{secured}, nil
-	}
-}
-
-// tlsConn shows the socket below, where an idle connection is looked at: whatever
-// the peer says between two answers is its close_notify.
-type tlsConn struct{ *tls.Conn }
-
-func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.NetConn().(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return s.SyscallConn()
+	return dial
 }
 
 func (s *speech) may(what takes) bool { return s.takes&what != 0 }

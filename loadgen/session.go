@@ -86,7 +86,7 @@ const (
 
 // good tells whether a request was answered as it should be.
 func (s *stream) good(r result) bool {
-	return r.outcome >= 100 && (r.wanted || s.spec.isOK(int(r.outcome)))
+	return r.outcome >= 100 && (r.wanted || s.wanted[r.outcome])
 }
 
 // scope makes the stream's sources, and what templates of its first request can
@@ -377,7 +377,7 @@ func (t *trip) redirected(status int) (bool, error) {
 // told as it is, and nothing else is looked at then.
 func (t *trip) judge(r *result) error {
 	status := int(r.outcome)
-	ok := t.stream.spec.isOK(status)
+	ok := t.stream.wanted[status]
 	if !ok && !t.kind.status {
 		return nil
 	}

@@ -392,8 +392,12 @@ func (s Spec) users() int {
 
 // isOK tells whether a status code is what the stream wants.
 func (s Spec) isOK(status int) bool {
-	if len(s.OK) == 0 {
-		return status >= 200 && status <= 399 || status == grpcOutcome
+	switch {
+	case len(s.OK) > 0:
+	case s.Protocol == GRPC:
+		return status == grpcOutcome
+	default:
+		return status >= 200 && status <= 399
 	}
 	for _, set := range s.OK {
 		if status >= set.From && status <= set.To {

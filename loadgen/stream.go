@@ -23,8 +23,9 @@ type stream struct {
 	order    []uint32        // which kind comes when, and again; nil where weights decide
 	session  bool            // the kinds are steps
 	sources  []*source
-	slots    int  // captured values
-	watched  bool // somebody looks at answers, follows redirects, or is told the time
+	slots    int                    // captured values
+	watched  bool                   // somebody looks at answers, follows redirects, or is told the time
+	wanted   [grpcOutcome + 20]bool // the status codes that are good
 }
 
 // plain tells whether the stream's requests stand each for itself: appendRequest
@@ -33,6 +34,11 @@ type stream struct {
 func (s *stream) plain() bool {
 	unique := slices.ContainsFunc(s.sources, func(src *source) bool { return src.order == Unique })
 	return !s.session && !s.watched && !unique
+}
+
+// ok tells whether a request met a good fate.
+func (s *stream) ok(f *finished) bool {
+	return f.outcome >= 100 && (f.wanted || s.wanted[f.outcome])
 }
 
 // kind is one compiled Request, or SessionStep.
@@ -69,6 +75,9 @@ type header struct {
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	s, order := s.expanded()
 	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0}
+	for status := range st.wanted {
+		st.wanted[status] = s.isOK(status)
+	}
 	in := st.scope(s)
 	readable := true // all templates
 	names := s.stepNames()

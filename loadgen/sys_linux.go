@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,29 @@ func spent(raw syscall.RawConn) bool {
 		return true
 	})
 	return closed || err != nil
+}
+
+// readNow reads what a connection has, or returns errAgain.
+func readNow(raw syscall.RawConn, p []byte) (n int, err error) {
+	failed := raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == unix.EAGAIN:
+		return 0, errAgain
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // timerfd waits with the kernel's high-resolution timers, through the netpoller:

@@ -37,7 +37,7 @@ type loadFlags struct {
 	headers     []string
 	body        string
 	ok          string
-	insecure    bool
+	tls         tlsFlags
 	seed        uint64
 	arrivals    string
 	warmup      time.Duration
@@ -106,10 +106,15 @@ seen, and exits 4.`,
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "header, 'Name: value'; may be repeated")
 	fl.StringVar(&f.body, "body", "", "body of each request, a template; @FILE reads it from a file")
 	fl.StringVar(&f.ok, "ok", "", "which answers are good, like 2xx,404 (default 200-399)")
-	fl.BoolVarP(&f.insecure, "insecure", "k", false, "https: accept any certificate")
+	fl.BoolVarP(&f.tls.insecure, "insecure", "k", false, "https: accept any certificate")
+	fl.StringVar(&f.tls.authorities, "cacert", "", "https: trust the certificates in this file (PEM) instead of the system's")
+	fl.StringVar(&f.tls.certificate, "cert", "", "https: the client's own certificate (PEM)")
+	fl.StringVar(&f.tls.key, "key", "", "https: its key (PEM; default: in the file of --cert)")
+	fl.StringVar(&f.tls.server, "server-name", "", "https: whose certificate it is to be, and the name asked for (default: the URL's host)")
+	fl.BoolVar(&f.tls.withoutResumption, "no-resumption", false, "https: a whole handshake for every connection, instead of resuming sessions")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
-	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
+	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (plain HTTP/1.1 requests on Linux, TLS too), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
 	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
@@ -286,12 +291,11 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if err := p.engine.UnmarshalText([]byte(f.engine)); err != nil {
 		return nil, usage(fmt.Errorf("--engine: %w", err), "")
 	}
-	if _, _, err := p.config().Chosen(); err != nil {
+	if err := p.target.secure(f.tls); err != nil {
 		return nil, usage(err, "")
 	}
-	p.target.insecure = f.insecure
-	if f.insecure && p.target.scheme != "https" {
-		return nil, usage(errors.New("--insecure is for https; this is http"), "")
+	if _, _, err := p.config().Chosen(); err != nil {
+		return nil, usage(err, "")
 	}
 	return p, p.target.lookup(ctx)
 }
@@ -519,14 +523,10 @@ func (p *loadPlan) headline(search *capacity) string {
 
 // config is the load for loadgen.
 func (p *loadPlan) config() loadgen.Config {
-	c := loadgen.Config{
-		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine,
+	return loadgen.Config{
+		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine, TLS: p.target.tls,
 		Resolve: func() string { return p.target.address },
 	}
-	if p.target.scheme == "https" {
-		c.Dial, c.RealTime, c.Secure = p.target.dialTLS(), true, true
-	}
-	return c
 }
 
 // run sends the load and returns what was seen; ctx ends it early, which is no

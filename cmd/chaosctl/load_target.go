@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,7 +19,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -40,8 +41,8 @@ type loadTarget struct {
 	scheme    string // http or https
 	authority string // as the URL has it: shop.example:8080
 	addresses []string
-	address   string // the one of them that is used: 192.0.2.7:8080
-	insecure  bool
+	address   string      // the one of them that is used: 192.0.2.7:8080
+	tls       *tls.Config // of https; else nil
 }
 
 func (t loadTarget) url() string { return t.scheme + "://" + t.authority }
@@ -340,8 +341,8 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 	hint := "start the server first; load begins only when it accepts a connection"
 	for _, a := range t.addresses {
 		dial := new(net.Dialer).DialContext
-		if t.scheme == "https" {
-			dial = t.dialTLS()
+		if t.tls != nil {
+			dial = (&tls.Dialer{Config: t.tls}).DialContext
 		}
 		conn, err := dial(ctx, "tcp", a)
 		if err == nil {
@@ -349,35 +350,65 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 		}
 		var certificate *tls.CertificateVerificationError
 		if errors.As(err, &certificate) {
-			hint = "--insecure accepts any certificate"
+			hint = "--cacert FILE names who else is to be trusted; --server-name says whose certificate it is; --insecure accepts any"
 		}
 		failures = errors.Join(failures, err)
 	}
 	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), hint)
 }
 
-// dialTLS makes connections for https: HTTP/1.1 over TLS, certificates checked
-// against the URL's host unless the user said otherwise.
-func (t loadTarget) dialTLS() func(ctx context.Context, network, address string) (net.Conn, error) {
-	u := url.URL{Host: t.authority}
-	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}, InsecureSkipVerify: t.insecure}}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return tlsConn{conn.(*tls.Conn)}, nil
-	}
+// tlsFlags say how a load over https is secured.
+type tlsFlags struct {
+	insecure          bool
+	authorities       string // a file with certificates
+	certificate, key  string // files
+	server            string
+	withoutResumption bool
 }
 
-// tlsConn shows the socket below, where loadgen looks whether an idle connection
-// was closed: whatever the peer says between two answers is its close_notify.
-type tlsConn struct{ *tls.Conn }
-
-func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.NetConn().(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
+// secure sets up TLS for https: HTTP/1.1, certificates checked against the URL's
+// host unless the user said otherwise.
+func (t *loadTarget) secure(f tlsFlags) error {
+	for _, flag := range []struct {
+		name  string
+		given bool
+	}{
+		{"--insecure", f.insecure}, {"--cacert", f.authorities != ""}, {"--cert", f.certificate != ""}, {"--key", f.key != ""},
+		{"--server-name", f.server != ""}, {"--no-resumption", f.withoutResumption},
+	} {
+		if flag.given && t.scheme != "https" {
+			return fmt.Errorf("%s is for https; this is %s", flag.name, t.scheme)
+		}
 	}
-	return s.SyscallConn()
+	if t.scheme != "https" {
+		return nil
+	}
+	u := url.URL{Host: t.authority}
+	c := &tls.Config{
+		ServerName: cmp.Or(f.server, u.Hostname()), NextProtos: []string{"http/1.1"},
+		InsecureSkipVerify: f.insecure, SessionTicketsDisabled: f.withoutResumption,
+	}
+	if f.authorities != "" {
+		pem, err := os.ReadFile(f.authorities)
+		if err != nil {
+			return fmt.Errorf("--cacert: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("--cacert: there is no certificate in %s: it is to hold PEM blocks that begin with -----BEGIN CERTIFICATE-----", f.authorities)
+		}
+	}
+	switch {
+	case f.certificate == "" && f.key != "":
+		return errors.New("--key is the key of a certificate: give --cert, too")
+	case f.certificate != "":
+		// One file may hold both.
+		pair, err := tls.LoadX509KeyPair(f.certificate, cmp.Or(f.key, f.certificate))
+		if err != nil {
+			return fmt.Errorf("--cert %s, --key %s: %w", f.certificate, cmp.Or(f.key, f.certificate), err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	t.tls = c
+	return nil
 }
