@@ -177,6 +177,7 @@ type httpClient struct {
 
 	raw     syscall.RawConn // of conn, or of what is below its TLS, where that has one
 	tls     *secured        // conn, if it is
+	talk    *talk           // of conn, if that is a plain socket
 	host    string          // that conn leads to
 	used    time.Time       // when conn last served
 	trip    *trip           // nil if the stream is plain
@@ -213,7 +214,7 @@ func (c *httpClient) close() {
 	defer c.mu.Unlock()
 	if c.conn != nil {
 		c.conn.Close() // nothing is left to be lost
-		c.conn, c.raw, c.tls = nil, nil, nil
+		c.conn, c.raw, c.tls, c.talk = nil, nil, nil, nil
 	}
 }
 
@@ -272,24 +273,30 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
 			r.outcome, r.detail = other, err.Error()
 			return r
 		}
-		n, err := c.conn.Write(c.request)
-		r.sent = n
-		if err == nil {
-			break
+		var read int
+		r.sent, read, err = c.talkOrWrite()
+		if r.sent == len(c.request) {
+			c.receive(&r, seq, read, err)
+			return r
 		}
-		if n > 0 || r.connected || classify(err, false) != reset {
+		if r.sent > 0 || r.connected || classify(err, false) != reset {
 			r.fail(err, false)
 			return r
 		}
 		c.close()
 	}
-	if t := c.trip; t != nil {
-		t.reply.reset(t.kind.keepBody)
-		c.receive(&r, t.method() == "HEAD", &t.reply)
-	} else {
-		c.receive(&r, c.stream.kind(seq).method == "HEAD", nil)
+}
+
+// talkOrWrite sends the request. If all of it was sent, it returns what a Read of
+// the answer's beginning does; 0 bytes without an error are none.
+func (c *httpClient) talkOrWrite() (sent, read int, err error) {
+	if c.talk != nil {
+		if sent, read, err = c.talk.do(c.request, c.buffer); sent == len(c.request) || err != nil {
+			return sent, read, err
+		}
 	}
-	return r
+	n, err := c.conn.Write(c.request[sent:])
+	return sent + n, 0, err
 }
 
 func (r *result) fail(err error, connecting bool) {
@@ -347,16 +354,23 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 	r.connected, r.connect = true, took
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn, c.host, c.raw, c.tls = conn, host, raw, secure
+	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil
+	if _, ok := conn.(*net.TCPConn); ok && raw != nil {
+		c.talk = newTalk(raw)
+	}
 	return nil
 }
 
-// receive reads one answer, all of it; into is who wants to look at it, if anybody.
-func (c *httpClient) receive(r *result, head bool, into *reply) {
-	c.answer.reset(head)
-	c.answer.into = into
-	for {
-		n, err := c.conn.Read(c.buffer)
+// receive reads one answer, all of it, after a first read of n bytes.
+func (c *httpClient) receive(r *result, seq uint64, n int, err error) {
+	if t := c.trip; t != nil {
+		t.reply.reset(t.kind.keepBody)
+		c.answer.reset(t.method() == "HEAD")
+		c.answer.into = &t.reply
+	} else {
+		c.answer.reset(c.stream.kind(seq).method == "HEAD")
+	}
+	for ; ; n, err = c.conn.Read(c.buffer) {
 		if n > 0 && r.read == 0 {
 			r.begun = time.Now()
 		}

@@ -83,7 +83,7 @@ func openGRPC(ctx context.Context, c Config, s *stream) (carrier, error) {
 	for i := range s.kinds {
 		k := &s.kinds[i]
 		var err error
-		if k.call, err = set.call(k, s.timeouts[k.timeout]); err != nil {
+		if k.rpc, err = set.call(k, s.timeouts[k.timeout]); err != nil {
 			return carrier{}, fmt.Errorf("%s: %w", c.Spec.at(i), err)
 		}
 	}
@@ -290,7 +290,7 @@ func (c *h2Client) answered(r *result) {
 	if !a.keep {
 		return
 	}
-	text, err := c.trip.kind.call.json(a.message)
+	text, err := c.trip.kind.rpc.json(a.message)
 	if err != nil {
 		r.outcome, r.detail = classify(err, false), err.Error()
 		return

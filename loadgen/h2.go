@@ -685,6 +685,7 @@ func (c *h2conn) takeBlock(id uint32, block []byte) error {
 	case st.inBody:
 		if st.grpc != nil {
 			st.grpc.take(h)
+			h.keep(st.into)
 		}
 		c.complete(st)
 	case h.status == 0:
@@ -704,11 +705,8 @@ func (c *h2conn) takeBlock(id uint32, block []byte) error {
 		}
 		if st.grpc != nil {
 			st.grpc.take(h)
-		} else if st.into != nil {
-			for _, f := range h.fields {
-				st.into.fields = append(st.into.fields, field{f.Name, f.Value})
-			}
 		}
+		h.keep(st.into)
 		if c.blockEnd {
 			c.complete(st)
 		}

@@ -622,7 +622,7 @@ func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, b
 			err = h.compose(r, c.trip.kind, c.text, c.body, host)
 		}
 		if err == nil && r.limit > 0 {
-			c.trip.kind.call.limit(r.block[r.limit:], time.Until(deadline))
+			c.trip.kind.rpc.limit(r.block[r.limit:], time.Until(deadline))
 		}
 		return r.block, r.body, err
 	}
@@ -633,7 +633,7 @@ func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, b
 			err = h.compose(r, k, c.text, c.body, host)
 		}
 		if err == nil && r.limit > 0 {
-			k.call.limit(r.block[r.limit:], time.Until(deadline))
+			k.rpc.limit(r.block[r.limit:], time.Until(deadline))
 		}
 		return r.block, r.body, err
 	}
@@ -660,7 +660,7 @@ func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, b
 		t.trace(r.block[fixed.trace:fixed.trace])
 	}
 	if fixed.limit > 0 {
-		k.call.limit(r.block[fixed.limit:], time.Until(deadline))
+		k.rpc.limit(r.block[fixed.limit:], time.Until(deadline))
 	}
 	return r.block, fixed.body, nil
 }
@@ -669,8 +669,8 @@ func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, b
 func (h *h2hub) compose(r *h2request, k *kind, text, body []byte, host string) error {
 	text = text[:len(text)-len(body)]
 	r.host, r.trace, r.limit = host, 0, 0
-	if k.call != nil {
-		return k.call.compose(r, text, body, h.scheme)
+	if k.rpc != nil {
+		return k.rpc.compose(r, text, body, h.scheme)
 	}
 	r.block, r.body = appendBlock(r.block[:0], text, h.scheme, nil), body
 	return nil

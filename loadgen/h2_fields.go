@@ -159,6 +159,16 @@ func understand(fields []hpack.HeaderField) h2header {
 	return h
 }
 
+// keep puts the fields where somebody looks at them, if anybody does.
+func (h *h2header) keep(into *reply) {
+	if into == nil {
+		return
+	}
+	for _, f := range h.fields {
+		into.addField([]byte(f.Name), []byte(f.Value))
+	}
+}
+
 // h2Indices are the names of the static table that requests use (RFC 7541, A).
 var h2Indices = map[string]uint64{
 	":authority": 1, ":method": 2, ":path": 4, "accept-charset": 15, "accept-encoding": 16, "accept-language": 17, "accept": 19,

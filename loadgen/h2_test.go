@@ -231,7 +231,13 @@ func TestHTTP2Session(t *testing.T) {
 				return
 			}
 			http.Redirect(w, r, "/there", http.StatusFound)
+		case "/moved":
+			http.Redirect(w, r, "/there", http.StatusSeeOther)
 		case "/there":
+			if r.Method != "GET" || r.ContentLength > 0 {
+				w.WriteHeader(400)
+				return
+			}
 			io.WriteString(w, "found")
 		default:
 			w.WriteHeader(404)
@@ -245,8 +251,9 @@ func TestHTTP2Session(t *testing.T) {
 	s.run(t, Config{Requests: 10, Spec: Spec{Name: "s", To: "shop", Protocol: H2C, Users: ptr(2), Streams: ptr(2), Steps: []SessionStep{
 		{Method: "POST", Path: "/login", Check: checks(t, "status == 201", `json $.status == "completed"`), Capture: map[string]Capture{"order": {JSON: &order}}},
 		{Method: "GET", Path: "/orders/{{.order}}", Redirects: ptr(1), Check: checks(t, `body == "found"`, "header Content-Length exists")},
+		{Method: "POST", Path: "/moved", Body: "{{word}} {{word}}", Redirects: ptr(1), Check: checks(t, `body == "found"`)},
 	}}}, address)
-	if want := map[string]int{"200": 10, "201": 10}; !maps.Equal(s.outcomes, want) {
+	if want := map[string]int{"200": 20, "201": 10}; !maps.Equal(s.outcomes, want) {
 		t.Errorf("%v (%v), want %v", s.outcomes, s.details, want)
 	}
 }

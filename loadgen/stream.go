@@ -61,8 +61,9 @@ type kind struct {
 	captures  []capture
 	keepBody  bool      // a check or capture looks at it
 	status    bool      // a check asks for a status
-	call      *grpcCall // what it calls, in gRPC
+	rpc       *grpcCall // what it calls, in gRPC
 	think     time.Duration
+	call      string // "GET /healthz", where that is always the same
 }
 
 type header struct {
@@ -96,6 +97,11 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 		}
 		k.path = template(at+".path", "path", r.Path)
 		k.values = k.path.values
+		if k.path.static() {
+			if path, err := k.path.append(nil, new(draw)); err == nil {
+				k.call = k.method + " " + string(path)
+			}
+		}
 		bodyAt := at + ".body"
 		if own.Body == "" {
 			bodyAt = "body"
@@ -139,7 +145,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.redirects = *r.Redirects
 		}
 		for n, c := range r.Check {
-			k.checks = append(k.checks, check{c, template(fmt.Sprintf("%s.check[%d]", at, n), "check", c.want)})
+			k.checks = append(k.checks, newCheck(c, template(fmt.Sprintf("%s.check[%d]", at, n), "check", c.want)))
 			k.keepBody = k.keepBody || c.ofBody()
 			k.status = k.status || c.subject == "status"
 		}
@@ -217,12 +223,20 @@ func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (r
 			return dst, body, fmt.Errorf("the path %q %s", dst[at:], problem)
 		}
 	}
+	return k.appendRest(dst, body, host, cookies, false, d, trace)
+}
+
+// appendRest renders what comes after method and path. A bare request has no body.
+func (k *kind) appendRest(dst, body []byte, host, cookies string, bare bool, d, trace *draw) (request, usedBody []byte, err error) {
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	if !k.host {
 		dst = append(append(append(dst, "Host: "...), host...), "\r\n"...)
 	}
 	dst = append(dst, "User-Agent: chaosctl\r\n"...)
 	for _, h := range k.headers {
+		if bare && strings.EqualFold(h.name, "Content-Type") {
+			continue
+		}
 		dst = append(append(dst, h.name...), ": "...)
 		at := len(dst)
 		if dst, err = h.value.append(dst, d); err != nil {
@@ -249,6 +263,9 @@ func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (r
 		dst = append(dst, "traceparent: 00-"...)
 		dst = append(trace.trace(dst), "-01\r\n"...)
 	}
+	if bare {
+		return append(dst, "\r\n"...), body[:0], nil
+	}
 	if body, err = k.body.append(body[:0], d); err != nil {
 		return dst, body, fmt.Errorf("rendering the body: %w", err)
 	}
@@ -266,15 +283,6 @@ func (k *kind) static() bool {
 		}
 	}
 	return k.auth == nil && k.path.static() && k.body.static()
-}
-
-func (t *tmpl) static() bool {
-	for _, o := range t.ops {
-		if o.call != nil {
-			return false
-		}
-	}
-	return t.execute == nil
 }
 
 // describe is "POST /checkout": method and rendered path of a request that never

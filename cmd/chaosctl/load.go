@@ -32,6 +32,9 @@ type loadFlags struct {
 	duration    time.Duration
 	requests    uint64
 	connections int
+	http2       bool
+	streams     int
+	descriptors string
 	timeout     time.Duration
 	method      string
 	headers     []string
@@ -77,6 +80,9 @@ Latency counts from the moment at which a request was due: a server that stalls
 is charged for every request that fell due meanwhile. Service time (from the
 send) and the generator's own lag are shown beside it.
 
+grpc://HOST:PORT/package.Service/Method (grpcs:// with TLS) makes unary calls, with
+--body for their message in JSON.
+
 FILE is a list of targets in vegeta's formats (HTTP or JSON), sent in turn, or a
 load stream as a scenario writes it (*.yaml), with a URL for its "to".
 
@@ -88,6 +94,8 @@ seen, and exits 4.`,
   chaosctl load http://127.0.0.1:8080/ --users 64 --think 100ms
   chaosctl load http://127.0.0.1:8080/ --rate 200/s --objective 'ok >= 99.9%' --objective 'p99 < 50ms'
   chaosctl load http://127.0.0.1:8080/ --find-max 'p99 < 50ms'
+  chaosctl load https://127.0.0.1:8443/ --http2 --users 64 --streams 8
+  chaosctl load grpc://127.0.0.1:9090/shop.v1.Stock/Reserve --body '{"product":"p-{{int 1 9}}"}'
   chaosctl load targets.txt --rate 100/s --arrivals poisson --samples samples.bin`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,6 +109,9 @@ seen, and exits 4.`,
 	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due (default of a replay: all of it)")
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
+	fl.BoolVar(&f.http2, "http2", false, "HTTP/2: by prior knowledge for http://, agreed on by TLS for https://")
+	fl.IntVar(&f.streams, "streams", 0, "HTTP/2 and gRPC: most requests under way on one connection (default 1)")
+	fl.StringVar(&f.descriptors, "descriptors", "", "gRPC: a file that says what the services are, as protoc and buf make it (default: the server is asked)")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of a request, since it was due")
 	fl.StringVarP(&f.method, "method", "X", "", "method (default GET, or POST with a body)")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "header, 'Name: value'; may be repeated")
@@ -114,7 +125,7 @@ seen, and exits 4.`,
 	fl.BoolVar(&f.tls.withoutResumption, "no-resumption", false, "https: a whole handshake for every connection, instead of resuming sessions")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
-	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (plain HTTP/1.1 requests on Linux, TLS too), general, or auto: fast where it can be")
+	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
 	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
@@ -294,6 +305,9 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if err := p.target.secure(f.tls); err != nil {
 		return nil, usage(err, "")
 	}
+	if p.target.tls != nil && (p.spec.Protocol == loadgen.H2 || p.spec.Protocol == loadgen.GRPC) {
+		p.target.tls.NextProtos = []string{"h2"} // also of the first connection, which only tries
+	}
 	if _, _, err := p.config().Chosen(); err != nil {
 		return nil, usage(err, "")
 	}
@@ -342,6 +356,29 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	if changed("connections") {
 		s.Connections = &f.connections
 	}
+	if f.http2 {
+		want := loadgen.H2C
+		if p.target.scheme == "https" {
+			want = loadgen.H2
+		}
+		if s.Protocol != loadgen.AutoProtocol && s.Protocol != want {
+			return fmt.Errorf("--http2: the load speaks %s already", s.Protocol)
+		}
+		s.Protocol = want
+	}
+	if changed("streams") {
+		s.Streams = &f.streams
+	}
+	if f.descriptors != "" {
+		raw, err := os.ReadFile(f.descriptors)
+		if err == nil {
+			err = s.ReadDescriptors(f.descriptors, raw)
+		}
+		if err != nil {
+			return fmt.Errorf("--descriptors: %w", err)
+		}
+		s.Descriptors = f.descriptors
+	}
 	if changed("arrivals") {
 		if err := s.Spacing.UnmarshalText([]byte(f.arrivals)); err != nil {
 			return fmt.Errorf("--arrivals: %w", err)
@@ -378,7 +415,7 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 			r.Method = f.method
 		case r.Method == "" && body != "":
 			r.Method = "POST"
-		case r.Method == "":
+		case r.Method == "" && s.Protocol != loadgen.GRPC:
 			r.Method = "GET"
 		}
 		if body != "" && r.Body == "" {
@@ -420,7 +457,7 @@ func merged(base, over map[string]string) map[string]string {
 func flagOf(path string) string {
 	first, _, _ := strings.Cut(path, ".")
 	switch {
-	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections"}, path):
+	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections", "streams", "descriptors"}, path):
 		return "--" + path
 	case path == "arrivals":
 		return "--arrivals"

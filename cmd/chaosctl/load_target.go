@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,12 +39,14 @@ const mostTargets = 1 << 20
 
 // loadTarget is where a load goes.
 type loadTarget struct {
-	scheme    string // http or https
+	scheme    string // http, https, grpc or grpcs
 	authority string // as the URL has it: shop.example:8080
 	addresses []string
 	address   string      // the one of them that is used: 192.0.2.7:8080
 	tls       *tls.Config // of https; else nil
 }
+
+func (t loadTarget) overTLS() bool { return t.scheme == "https" || t.scheme == "grpcs" }
 
 func (t loadTarget) url() string { return t.scheme + "://" + t.authority }
 
@@ -145,8 +148,8 @@ type address struct {
 func parseAddress(text string) (address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
 	a := address{scheme: strings.ToLower(scheme), path: "/"}
-	if !ok || a.scheme != "http" && a.scheme != "https" {
-		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…", text)
+	if !ok || !slices.Contains([]string{"http", "https", "grpc", "grpcs"}, a.scheme) {
+		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH, https://… or grpc://HOST:PORT/package.Service/Method", text)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest, a.path = rest[:i], rest[i:]
@@ -170,6 +173,9 @@ func (a address) target() loadTarget { return loadTarget{scheme: a.scheme, autho
 
 func (a address) spec(s loadgen.Spec) loadgen.Spec {
 	s.Name, s.To = loadName, a.authority
+	if strings.HasPrefix(a.scheme, "grpc") && s.Protocol == loadgen.AutoProtocol {
+		s.Protocol = loadgen.GRPC
+	}
 	return s
 }
 
@@ -318,7 +324,7 @@ func (t *loadTarget) lookup(ctx context.Context) error {
 	u := url.URL{Host: t.authority}
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[t.scheme]
+		port = map[string]string{"http": "80", "https": "443", "grpc": "80", "grpcs": "443"}[t.scheme]
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -376,11 +382,11 @@ func (t *loadTarget) secure(f tlsFlags) error {
 		{"--insecure", f.insecure}, {"--cacert", f.authorities != ""}, {"--cert", f.certificate != ""}, {"--key", f.key != ""},
 		{"--server-name", f.server != ""}, {"--no-resumption", f.withoutResumption},
 	} {
-		if flag.given && t.scheme != "https" {
+		if flag.given && !t.overTLS() {
 			return fmt.Errorf("%s is for https; this is %s", flag.name, t.scheme)
 		}
 	}
-	if t.scheme != "https" {
+	if !t.overTLS() {
 		return nil
 	}
 	u := url.URL{Host: t.authority}

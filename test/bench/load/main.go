@@ -34,6 +34,7 @@ func main() {
 	flag.DurationVar(&b.Delay, "delay", 0, "of the server's answers")
 	flag.DurationVar(&b.Period, "period", 0, "in which the server freezes once")
 	flag.DurationVar(&b.Freeze, "freeze", 0, "how long it does")
+	flag.BoolVar(&b.Secure, "secure", false, "the server speaks TLS")
 	options := compare.Flags(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -84,7 +85,8 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	}
 	g.serverCore, g.core = process.Cores()
 	b.Notes = append(b.Notes, fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
-Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.`,
+Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.
+Over TLS the server is crypto/tls with a goroutine per connection, which costs more than the generators that are compared: no requests/s are shown. A session is three requests, the second and third with a value captured from the JSON of the first.`,
 		g.serverCore, g.core, behaviour{Delay: time.Millisecond, Period: 10 * time.Second, Freeze: time.Second}.p99(500, 20*time.Second).Round(time.Millisecond)))
 	if err := process.Pin(g.serverCore); err != nil {
 		return err

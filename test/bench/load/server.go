@@ -22,8 +22,11 @@ import (
 
 // behaviour is when the server answers: Delay after a request arrived; and while
 // it is frozen, for the last Freeze of every Period since the first request, not
-// before it thaws.
-type behaviour struct{ Delay, Period, Freeze time.Duration }
+// before it thaws. Secure is over TLS, at once.
+type behaviour struct {
+	Delay, Period, Freeze time.Duration
+	Secure                bool
+}
 
 // answerAt is when a request is answered that arrived at that time; both count
 // from the first request.
@@ -38,12 +41,12 @@ func (b behaviour) answerAt(arrived time.Duration) time.Duration {
 }
 
 func (b behaviour) args() []string {
-	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String()}
+	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure)}
 }
 
-// answer is as small as HTTP/1.1 gets; ab speaks HTTP/1.0 and wants to be told
-// that the connection stays.
-const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\nHello, world\n"
+// answer is as small as HTTP/1.1 gets, with something in it for sessions; ab speaks
+// HTTP/1.0 and wants to be told that the connection stays.
+const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\n{\"order\":\"7\"}"
 
 // httpServer answers every request alike, from one thread, and notes when each
 // arrived. It takes commands on stdin, one a line:
@@ -76,6 +79,9 @@ type serverConn struct {
 }
 
 func serve(b behaviour) error {
+	if b.Secure {
+		return serveSecure()
+	}
 	l, err := loop.New()
 	if err != nil {
 		return err
@@ -208,6 +214,7 @@ func (s *httpServer) command(line string) error {
 type server struct {
 	*process.Process
 	addr     netip.AddrPort
+	secure   bool
 	commands *os.File
 	answers  *os.File
 	lines    *bufio.Reader
@@ -232,7 +239,7 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	p, err := process.Start(process.Spec{Args: append([]string{exe}, b.args()...), Cores: []int{core}, Stdin: stdin, Stdout: stdout})
 	stdin.Close()
 	stdout.Close()
-	s = &server{Process: p, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
+	s = &server{Process: p, secure: b.Secure, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
 	if err != nil {
 		commands.Close()
 		answers.Close()
@@ -248,7 +255,12 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	return s, nil
 }
 
-func (s *server) url() string { return "http://" + s.addr.String() + "/" }
+func (s *server) url() string {
+	if s.secure {
+		return "https://" + s.addr.String() + "/"
+	}
+	return "http://" + s.addr.String() + "/"
+}
 
 // stop ends it.
 func (s *server) stop() error {
