@@ -26,6 +26,7 @@ import (
 type behaviour struct {
 	Delay, Period, Freeze time.Duration
 	Secure                bool
+	Speaks                string // speaksHTTP2 or speaksGRPC; "": HTTP/1.1
 }
 
 // answerAt is when a request is answered that arrived at that time; both count
@@ -41,7 +42,7 @@ func (b behaviour) answerAt(arrived time.Duration) time.Duration {
 }
 
 func (b behaviour) args() []string {
-	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure)}
+	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure), "-speaks", b.Speaks}
 }
 
 // answer is as small as HTTP/1.1 gets, with something in it for sessions; ab speaks
@@ -60,6 +61,7 @@ type httpServer struct {
 	*loop.Loop
 	behaviour
 	buf      []byte
+	answers  []byte // where frames are spoken
 	first    time.Duration
 	arrivals []int64
 	waiting  []pending // by due time, from head on
@@ -73,9 +75,10 @@ type pending struct {
 }
 
 type serverConn struct {
-	fd     int
-	rest   []byte // of a request that has not arrived in one piece
-	closed bool
+	fd      int
+	rest    []byte // of a request that has not arrived in one piece
+	greeted bool   // the preface of HTTP/2 has come
+	closed  bool
 }
 
 func serve(b behaviour) error {
@@ -88,6 +91,9 @@ func serve(b behaviour) error {
 	}
 	defer l.Close()
 	s := &httpServer{Loop: l, behaviour: b, buf: make([]byte, 64<<10), arrivals: make([]int64, 0, 1<<20)}
+	if b.Speaks != "" {
+		s.answers = h2Answers(b.Speaks)
+	}
 	listener, addr, err := loop.Listen()
 	if err != nil {
 		return err
@@ -119,7 +125,7 @@ func serve(b behaviour) error {
 	if err != nil {
 		return err
 	}
-	if b != (behaviour{}) {
+	if b.Delay > 0 || b.Period > 0 {
 		s.Due = s.answerDue
 	}
 	fmt.Println(addr)
@@ -148,6 +154,10 @@ func (s *httpServer) read(c *serverConn) {
 	if c.rest != nil {
 		b = append(c.rest, b...)
 		c.rest = nil
+	}
+	if s.answers != nil {
+		s.readFrames(c, b)
+		return
 	}
 	if !bytes.HasSuffix(b, endOfHead) {
 		i := bytes.LastIndex(b, endOfHead) + len(endOfHead)
@@ -215,6 +225,7 @@ type server struct {
 	*process.Process
 	addr     netip.AddrPort
 	secure   bool
+	speaks   string
 	commands *os.File
 	answers  *os.File
 	lines    *bufio.Reader
@@ -239,7 +250,7 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	p, err := process.Start(process.Spec{Args: append([]string{exe}, b.args()...), Cores: []int{core}, Stdin: stdin, Stdout: stdout})
 	stdin.Close()
 	stdout.Close()
-	s = &server{Process: p, secure: b.Secure, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
+	s = &server{Process: p, secure: b.Secure, speaks: b.Speaks, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
 	if err != nil {
 		commands.Close()
 		answers.Close()
@@ -258,6 +269,9 @@ func startServer(core int, b behaviour) (s *server, err error) {
 func (s *server) url() string {
 	if s.secure {
 		return "https://" + s.addr.String() + "/"
+	}
+	if s.speaks == speaksGRPC {
+		return "grpc://" + s.addr.String() + "/" + healthCall
 	}
 	return "http://" + s.addr.String() + "/"
 }
