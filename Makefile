@@ -1,5 +1,5 @@
 # Everyday commands. `make help` lists them.
-.PHONY: help build test race lint generate bench bench-proxy bench-load soak-proxy storm-proxy stable kill-matrix simulate fuzz ci
+.PHONY: help build test race lint generate bench bench-proxy bench-load bench-load-memory soak-proxy storm-proxy stable kill-matrix simulate fuzz ci
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -29,6 +29,9 @@ bench-proxy: build ## our proxy beside Toxiproxy and HAProxy, into docs/PERFORMA
 
 bench-load: build ## our load generator beside wrk, vegeta, k6 and others, into docs/PERFORMANCE.md (22 min); ARGS=-quick likewise
 	go run ./test/bench/load -binary bin/chaosctl $(ARGS)
+
+bench-load-memory: build ## memory over 10 million requests, ours and the others' (3 min); the goal is at most 20 MB more than after the first second
+	go run ./test/bench/load -binary bin/chaosctl -only growth
 
 soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow
 	go run ./test/soak -binary bin/chaosctl -for 10m

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -18,11 +19,16 @@ import (
 // one is the generator's alone. It is this test binary, told so by a variable.
 const benchServer = "LOADGEN_BENCH_SERVER"
 
-// serveBench answers everything with 200, until its standard input ends.
+// serveBench answers everything with 200, until its standard input ends; over TLS
+// where a listener has that.
 func serveBench() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
+	}
+	if os.Getenv(benchServer) == "tls" {
+		_, server := trusted(&testing.B{})
+		l = tls.NewListener(l, server)
 	}
 	fmt.Println(l.Addr())
 	go func() {
@@ -53,10 +59,10 @@ func serveBench() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-func startBenchServer(b *testing.B) (address string) {
+func startBenchServer(b *testing.B, kind string) (address string) {
 	b.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), benchServer+"=1")
+	cmd.Env = append(os.Environ(), benchServer+"="+kind)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -87,14 +93,14 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func benchRun(b *testing.B, engine Engine, address string, s Spec, length time.Duration) (w Window, cpu time.Duration) {
+func benchRun(b *testing.B, w way, address string, s Spec, length time.Duration) (sent Window, cpu time.Duration) {
 	b.Helper()
 	s.Name, s.To = "bench", "server"
 	if s.Request == nil && s.Steps == nil {
 		s.Request = &Request{Method: "POST", Path: "/checkout", Body: `{"user":"{{user}}","items":[{"product":"{{product}}","quantity":{{int 1 3}}}]}`}
 	}
 	sum := newSums()
-	c := sum.listen(Config{Spec: s, Seed: 1, Engine: engine, Start: time.Now(), Until: length, Resolve: func() string { return address }})
+	c := sum.listen(Config{Spec: s, Seed: 1, Engine: w.engine, TLS: w.tls, Start: time.Now(), Until: length, Resolve: func() string { return address }})
 	c.OnResult = nil
 	before := cpuTime(b)
 	if err := Run(b.Context(), c); err != nil {
@@ -106,11 +112,13 @@ func benchRun(b *testing.B, engine Engine, address string, s Spec, length time.D
 	return sum.Window, cpuTime(b) - before
 }
 
-// forEngines runs f with both.
-func forEngines(b *testing.B, f func(b *testing.B, engine Engine, address string)) {
-	address := startBenchServer(b)
-	for _, engine := range []Engine{Fast, General} {
-		b.Run(engine.String(), func(b *testing.B) { f(b, engine, address) })
+// forEngines runs f with both, plain and over TLS.
+func forEngines(b *testing.B, f func(b *testing.B, w way, address string)) {
+	for kind, client := range map[string]*tls.Config{"plain": nil, "tls": {InsecureSkipVerify: true}} {
+		address := startBenchServer(b, kind)
+		for _, engine := range []Engine{Fast, General} {
+			b.Run(engine.String()+"-"+kind, func(b *testing.B) { f(b, way{engine: engine, tls: client}, address) })
+		}
 	}
 }
 
@@ -118,11 +126,11 @@ func forEngines(b *testing.B, f func(b *testing.B, engine Engine, address string
 // loopback from another process: a templated request, and one that is always the
 // same.
 func BenchmarkClosedLoop(b *testing.B) {
-	forEngines(b, func(b *testing.B, engine Engine, address string) {
+	forEngines(b, func(b *testing.B, way way, address string) {
 		for name, r := range map[string]*Request{"templated": nil, "static": {Method: "GET", Path: "/"}} {
 			b.Run(name, func(b *testing.B) {
 				for b.Loop() {
-					w, cpu := benchRun(b, engine, address, Spec{Users: ptr(64), Request: r}, 2*time.Second)
+					w, cpu := benchRun(b, way, address, Spec{Users: ptr(64), Request: r}, 2*time.Second)
 					b.ReportMetric(float64(cpu.Nanoseconds())/1000/float64(w.OK), "cpu-µs/req")
 					b.ReportMetric(float64(w.OK)/2, "req/s")
 					b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
@@ -134,11 +142,11 @@ func BenchmarkClosedLoop(b *testing.B) {
 
 // How much later than due requests are sent.
 func BenchmarkOpenLoop(b *testing.B) {
-	forEngines(b, func(b *testing.B, engine Engine, address string) {
+	forEngines(b, func(b *testing.B, way way, address string) {
 		for _, rate := range []float64{200, 2000, 10_000, 20_000} {
 			b.Run(fmt.Sprintf("%.0f-per-s", rate), func(b *testing.B) {
 				for b.Loop() {
-					w, cpu := benchRun(b, engine, address, Spec{Rate: perSecond(rate)}, 2*time.Second)
+					w, cpu := benchRun(b, way, address, Spec{Rate: perSecond(rate)}, 2*time.Second)
 					b.ReportMetric(float64(w.Lag.Quantile(0.5).Microseconds()), "lag-p50-µs")
 					b.ReportMetric(float64(w.Lag.Quantile(0.99).Microseconds()), "lag-p99-µs")
 					b.ReportMetric(float64(w.OKLatency.Quantile(0.99).Microseconds()), "p99-µs")
@@ -176,9 +184,9 @@ func BenchmarkRender(b *testing.B) {
 // CPU time per step of a session that captures, checks and uses what it captured,
 // to hold against BenchmarkClosedLoop's on the same machine.
 func BenchmarkSessions(b *testing.B) {
-	address := startBenchServer(b)
+	address := startBenchServer(b, "plain")
 	for b.Loop() {
-		w, cpu := benchRun(b, Auto, address, Spec{Users: ptr(64), Steps: []SessionStep{
+		w, cpu := benchRun(b, way{}, address, Spec{Users: ptr(64), Steps: []SessionStep{
 			{Method: "POST", Path: "/checkout", Body: `{"user":"{{user}}"}`, Check: checks(b, "status == 200"), Capture: map[string]Capture{"order": ofRegexp(b, "x+")}},
 			{Method: "GET", Path: "/orders/{{.order}}", Check: checks(b, `body contains "{{.order}}"`)},
 			{Method: "GET", Path: "/healthz"},

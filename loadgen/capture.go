@@ -138,6 +138,7 @@ const maxReply = 1 << 20
 // at it.
 type reply struct {
 	fields   []field
+	text     []byte // of the fields
 	body     []byte
 	keepBody bool
 	tooLong  bool // the body, for being kept
@@ -152,21 +153,34 @@ type reply struct {
 	problem  error
 }
 
-type field struct{ name, value string }
+// field is a part of reply.text: a name, and behind it a value.
+type field struct{ at, value, end int }
+
+func (r *reply) name(f field) []byte  { return r.text[f.at:f.value] }
+func (r *reply) value(f field) []byte { return r.text[f.value:f.end] }
 
 func (r *reply) reset(keepBody bool) {
-	*r = reply{fields: r.fields[:0], body: r.body[:0], keepBody: keepBody}
+	*r = reply{fields: r.fields[:0], text: r.text[:0], body: r.body[:0], keepBody: keepBody}
 }
 
 // addField and the two below are called while the answer is parsed.
 func (r *reply) addField(name, value []byte) {
-	r.fields = append(r.fields, field{string(name), string(value)})
+	at := len(r.text)
+	r.text = append(append(r.text, name...), value...)
+	r.fields = append(r.fields, field{at, at + len(name), len(r.text)})
 }
 
 // fold continues the last field (RFC 9112, 5.2).
 func (r *reply) fold(line []byte) {
 	last := &r.fields[len(r.fields)-1]
-	last.value = strings.Trim(last.value+" "+string(bytes.Trim(line, " \t")), " ")
+	if line = bytes.Trim(line, " \t"); len(line) == 0 {
+		return
+	}
+	if last.end > last.value {
+		r.text = append(r.text, ' ')
+	}
+	r.text = append(r.text, line...)
+	last.end = len(r.text)
 }
 
 func (r *reply) addBody(p []byte) {
@@ -179,10 +193,15 @@ func (r *reply) addBody(p []byte) {
 	}
 }
 
+// equalNames compares names of header fields, which are ASCII.
+func equalNames(a []byte, b string) bool {
+	return len(a) == len(b) && bytes.EqualFold(a, []byte(b))
+}
+
 func (r *reply) header(name string) (string, bool) {
 	for _, f := range r.fields {
-		if strings.EqualFold(f.name, name) {
-			return f.value, true
+		if equalNames(r.name(f), name) {
+			return string(r.value(f)), true
 		}
 	}
 	return "", false
@@ -192,8 +211,8 @@ func (r *reply) header(name string) (string, bool) {
 func (r *reply) cookies() []*http.Cookie {
 	var all []*http.Cookie
 	for _, f := range r.fields {
-		if strings.EqualFold(f.name, "Set-Cookie") {
-			if c, err := http.ParseSetCookie(f.value); err == nil { // a browser ignores the others, too
+		if equalNames(r.name(f), "Set-Cookie") {
+			if c, err := http.ParseSetCookie(string(r.value(f))); err == nil { // a browser ignores the others, too
 				all = append(all, c)
 			}
 		}

@@ -33,8 +33,15 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		report("connections", "connections is %d; it must be from 1 to %d", *c, maxConnections)
 	}
 	for i, set := range s.OK {
-		if set.From < 100 || set.To > 599 || set.From > set.To {
-			report(fmt.Sprintf("ok[%d]", i), `%s is not a set of status codes from 100 to 599`, set)
+		at := fmt.Sprintf("ok[%d]", i)
+		switch calls := s.speech().may(takesCalls); {
+		case set.From >= grpcOutcome && !calls:
+			report(at, `%s is a status of gRPC; this stream speaks %s`, set, s.speech().name)
+		case set.From >= grpcOutcome:
+		case calls:
+			report(at, `%s is a status of HTTP; with gRPC, write names of its own: %s`, set, grpcStatusNames())
+		case set.From < 100 || set.To > 599 || set.From > set.To:
+			report(at, `%s is not a set of status codes from 100 to 599`, set)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -29,7 +30,8 @@ type client interface {
 	close()
 }
 
-// outcome is a status code, or one of the error classes below 100.
+// outcome is a status code, or one of the error classes below 100, or a status of
+// gRPC, from grpcOutcome on.
 type outcome uint16
 
 const (
@@ -45,24 +47,34 @@ const (
 	exhausted  // no row of unique data is left
 	astray     // a redirect that is not followed
 	replied    // the answer is an error of the protocol's own
+	insecure   // TLS could not be agreed on, or went wrong
+	nameless   // the host's name has no address
 )
 
 // answered is the outcome of a request in a protocol that has no status codes.
-const answered outcome = 1000
+// gRPC's, which are from 1000 on, end at 16.
+const answered outcome = grpcOutcome + 19
 
 var outcomeNames = [...]string{
 	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
 	protocol: "protocol", dropped: "dropped", canceled: "canceled",
 	unchecked: "check", uncaptured: "capture", exhausted: "data", astray: "redirect",
-	replied: "error",
+	insecure: "tls", nameless: "dns", replied: "error",
+}
+
+// unmade tells that no connection could be made, which may take no time at all.
+func (o outcome) unmade() bool {
+	return o == refused || o == other || o == insecure || o == nameless
 }
 
 func (o outcome) String() string {
-	if o == answered {
+	switch {
+	case o == answered:
 		return "answered"
-	}
-	if int(o) < len(outcomeNames) {
+	case int(o) < len(outcomeNames):
 		return outcomeNames[o]
+	case o >= grpcOutcome:
+		return grpcNames[o-grpcOutcome].name
 	}
 	return strconv.Itoa(int(o))
 }
@@ -79,7 +91,9 @@ type result struct {
 	done     time.Time
 
 	connected bool          // it made a connection,
-	connect   time.Duration // which took so long
+	connect   time.Duration // which took so long,
+	handshake time.Duration // and then TLS so long; unknown without
+	resumed   bool          // the TLS session is an earlier connection's
 
 	// waited is how long the request had a connection whose server took no more
 	// streams: it was queued, and sent only then, or never.
@@ -95,6 +109,7 @@ type result struct {
 // from making one.
 func classify(err error, connecting bool) outcome {
 	var netErr net.Error
+	var dnsErr *net.DNSError
 	switch {
 	case errors.Is(err, errProtocol), errors.Is(err, errGarbled):
 		return protocol
@@ -106,14 +121,21 @@ func classify(err error, connecting bool) outcome {
 		return exhausted
 	case errors.Is(err, errRedirect):
 		return astray
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &netErr) && netErr.Timeout():
+	case errors.Is(err, errNoStream):
+		return dropped
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return timeout
+	case errors.As(err, &dnsErr):
+		return nameless
+	case errors.As(err, &netErr) && netErr.Timeout():
 		return timeout
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errNoAddress):
 		return refused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED),
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, errHandshakeCut),
 		!connecting && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed)):
 		return reset
+	case ofTLS(err):
+		return insecure
 	}
 	return other
 }
@@ -123,6 +145,23 @@ var (
 	errEarly     = errors.New("the connection was closed before the answer began")
 	errMidAnswer = errors.New("the connection was closed in the middle of the answer")
 )
+
+// cutShort says that the connection ended after so many bytes of the answer.
+func cutShort(read int) error {
+	if read == 0 {
+		return errEarly
+	}
+	return errMidAnswer
+}
+
+// answerError is an error of reading, after so many bytes of the answer. The end of
+// a connection inside a record of TLS is an end like any other.
+func answerError(err error, read int) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", cutShort(read), io.ErrUnexpectedEOF)
+	}
+	return err
+}
 
 // httpClient is HTTP/1.1 on one raw connection at a time, kept alive as long as
 // the server does.
@@ -139,11 +178,14 @@ type httpClient struct {
 	stream  *stream
 	resolve func() string
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	secure  *secure // nil if the stream is plain
 
 	mu   sync.Mutex // guards conn against cut
 	conn net.Conn
 
-	raw     syscall.RawConn // of conn, where it has one
+	raw     syscall.RawConn // of conn, or of what is below its TLS, where that has one
+	tls     *secured        // conn, if it is
+	talk    *talk           // of conn, if that is a plain socket
 	host    string          // that conn leads to
 	used    time.Time       // when conn last served
 	trip    *trip           // nil if the stream is plain
@@ -154,10 +196,10 @@ type httpClient struct {
 }
 
 func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
-	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), buffer: make([]byte, 4096)}
+	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), secure: c.secure, buffer: make([]byte, 4096)}
 	if !s.plain() {
 		cl.trip = &trip{stream: s, start: c.Start, scheme: "http"}
-		if c.Secure || c.TLS != nil {
+		if c.secure != nil {
 			cl.trip.scheme = "https"
 		}
 	}
@@ -180,7 +222,7 @@ func (c *httpClient) close() {
 	defer c.mu.Unlock()
 	if c.conn != nil {
 		c.conn.Close() // nothing is left to be lost
-		c.conn, c.raw = nil, nil
+		c.conn, c.raw, c.tls, c.talk = nil, nil, nil, nil
 	}
 }
 
@@ -209,26 +251,25 @@ func (c *httpClient) once(seq uint64, deadline time.Time) result {
 // has closed it: the look is a system call.
 const longIdle = time.Millisecond
 
-func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
-	fresh, connect := false, time.Duration(0)
+func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
+	r.handshake = unknown
 	if c.conn != nil {
 		c.arm(deadline)
-		if time.Since(c.used) > longIdle && spent(c.raw) {
+		if (time.Since(c.used) > longIdle || c.tls != nil && !c.tls.wire.alone) && c.spent() {
 			c.close()
 		}
 	}
 	for {
 		if c.conn == nil {
-			fresh = true
-			began := time.Now()
-			if err := c.connect(deadline); err != nil {
-				return failure(err, true)
+			if err := c.connect(deadline, &r); err != nil {
+				r.fail(err, true)
+				return r
 			}
-			connect = time.Since(began)
 			c.arm(deadline)
 		}
 		if c.ctx.Err() != nil { // after arm: whoever cuts later overrides the deadline
-			return result{outcome: canceled, connected: fresh, connect: connect}
+			r.outcome = canceled
+			return r
 		}
 		var err error
 		if c.trip != nil {
@@ -237,66 +278,107 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) result {
 			c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
 		}
 		if err != nil {
-			return result{outcome: other, detail: err.Error(), connected: fresh, connect: connect}
+			r.outcome, r.detail = other, err.Error()
+			return r
 		}
-		n, err := c.conn.Write(c.request)
-		if err == nil {
-			break
+		var read int
+		r.sent, read, err = c.talkOrWrite()
+		if r.sent == len(c.request) {
+			c.receive(&r, seq, read, err)
+			return r
 		}
-		if n > 0 || fresh || classify(err, false) != reset {
-			r := failure(err, false)
-			r.sent, r.connected, r.connect = n, fresh, connect
+		if r.sent > 0 || r.connected || classify(err, false) != reset {
+			r.fail(err, false)
 			return r
 		}
 		c.close()
 	}
-	var r result
-	if t := c.trip; t != nil {
-		t.reply.reset(t.kind.keepBody)
-		r = c.receive(t.method() == "HEAD", &t.reply)
-	} else {
-		r = c.receive(c.stream.kind(seq).method == "HEAD", nil)
-	}
-	r.sent, r.connected, r.connect = len(c.request), fresh, connect
-	return r
 }
 
-func failure(err error, connecting bool) result {
-	return result{outcome: classify(err, connecting), detail: err.Error()}
+// talkOrWrite sends the request. If all of it was sent, it returns what a Read of
+// the answer's beginning does; 0 bytes without an error are none.
+func (c *httpClient) talkOrWrite() (sent, read int, err error) {
+	if c.talk != nil {
+		if sent, read, err = c.talk.do(c.request, c.buffer); sent == len(c.request) || err != nil {
+			return sent, read, err
+		}
+	}
+	n, err := c.conn.Write(c.request[sent:])
+	return sent + n, 0, err
+}
+
+func (r *result) fail(err error, connecting bool) {
+	r.outcome, r.detail = classify(err, connecting), err.Error()
+}
+
+// spent tells whether an idle connection is of no more use.
+func (c *httpClient) spent() bool {
+	if c.tls == nil {
+		return spent(c.raw)
+	}
+	w := c.tls.wire
+	if w.alone && !spent(c.raw) {
+		return false
+	}
+	// What came may be of TLS itself, like a ticket to resume the session with.
+	w.hasty = true
+	n, err := c.tls.Read(c.buffer[:1])
+	w.hasty = false
+	return n > 0 || err != errAgain
 }
 
 // arm sets the deadline of whatever the connection does next. An error would
 // mean a closed connection: the next write says so.
 func (c *httpClient) arm(deadline time.Time) { _ = c.conn.SetDeadline(deadline) }
 
-func (c *httpClient) connect(deadline time.Time) error {
+// connect makes a connection and notes in r how long that took.
+func (c *httpClient) connect(deadline time.Time, r *result) error {
 	ctx, cancel := context.WithDeadline(c.ctx, deadline)
 	defer cancel()
 	host := c.resolve()
 	if host == "" {
 		return errNoAddress
 	}
+	began := time.Now()
 	conn, err := c.dial(ctx, "tcp", host)
 	if err != nil {
 		return err
 	}
+	took := time.Since(began)
+	var raw syscall.RawConn
+	if s, ok := conn.(syscall.Conn); ok {
+		if raw, err = s.SyscallConn(); err != nil {
+			raw = nil
+		}
+	}
+	var secure *secured
+	if c.secure != nil {
+		if secure, err = c.secure.handshake(ctx, conn, host); err != nil {
+			return err
+		}
+		secure.wire.raw = raw
+		conn, r.handshake, r.resumed = secure, secure.took, secure.resumed
+	}
+	r.connected, r.connect = true, took
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn, c.host, c.raw = conn, host, nil
-	if s, ok := conn.(syscall.Conn); ok {
-		if raw, err := s.SyscallConn(); err == nil {
-			c.raw = raw
-		}
+	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil
+	if _, ok := conn.(*net.TCPConn); ok && raw != nil {
+		c.talk = newTalk(raw)
 	}
 	return nil
 }
 
-// receive reads one answer, all of it; into is who wants to look at it, if anybody.
-func (c *httpClient) receive(head bool, into *reply) (r result) {
-	c.answer.reset(head)
-	c.answer.into = into
-	for {
-		n, err := c.conn.Read(c.buffer)
+// receive reads one answer, all of it, after a first read of n bytes.
+func (c *httpClient) receive(r *result, seq uint64, n int, err error) {
+	if t := c.trip; t != nil {
+		t.reply.reset(t.kind.keepBody)
+		c.answer.reset(t.method() == "HEAD")
+		c.answer.into = &t.reply
+	} else {
+		c.answer.reset(c.stream.kind(seq).method == "HEAD")
+	}
+	for ; ; n, err = c.conn.Read(c.buffer) {
 		if n > 0 && r.read == 0 {
 			r.begun = time.Now()
 		}
@@ -305,7 +387,7 @@ func (c *httpClient) receive(head bool, into *reply) (r result) {
 		r.received = c.answer.bytes
 		switch {
 		case bad != nil:
-			r.outcome, r.detail = classify(bad, false), bad.Error()
+			r.fail(bad, false)
 		case c.answer.done():
 			if c.answer.close || used < n || err != nil {
 				c.close()
@@ -316,13 +398,11 @@ func (c *httpClient) receive(head bool, into *reply) (r result) {
 		case errors.Is(err, io.EOF) && c.answer.end():
 			c.close()
 			r.outcome = outcome(c.answer.status)
-		case errors.Is(err, io.EOF) && r.read == 0:
-			r.outcome, r.detail = reset, errEarly.Error()
 		case errors.Is(err, io.EOF):
-			r.outcome, r.detail = reset, errMidAnswer.Error()
+			r.outcome, r.detail = reset, cutShort(r.read).Error()
 		default:
-			r.outcome, r.detail = classify(err, false), err.Error()
+			r.fail(answerError(err, r.read), false)
 		}
-		return r
+		return
 	}
 }

@@ -13,7 +13,7 @@ import (
 // user who finds none free is queued.
 func closed(ctx context.Context, c Config, s *stream, col *collector, carry carrier) {
 	users := c.Spec.users()
-	clients := make([]client, min(users, c.Spec.connections()))
+	clients := make([]client, min(users, c.Spec.lanes()))
 	for i := range clients {
 		clients[i] = carry.client()
 	}
@@ -88,7 +88,7 @@ func (u *user) run() {
 		o := u.ask(j)
 		now := time.Since(u.config.Start)
 		due = now + u.config.Spec.Think
-		if o == refused || o == other {
+		if o.unmade() {
 			due = max(due, now+breath)
 		}
 		// Users are many and their requests near now; a window that is told a

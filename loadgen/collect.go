@@ -30,6 +30,9 @@ type collector struct {
 	ledgers []*ledger // of the fast engine's event loops
 
 	windows map[windowKey]*window
+	tallies map[windowKey]*tally // of what the recorders had this time
+	last    *tally               // the one used last
+	spare   []*tally
 	samples sampler
 	counts  []count // memory for take
 	fates   []finished
@@ -53,7 +56,7 @@ type window struct {
 }
 
 func newCollector(c Config, s *stream) *collector {
-	col := &collector{config: c, stream: s, windows: map[windowKey]*window{}}
+	col := &collector{config: c, stream: s, windows: map[windowKey]*window{}, tallies: map[windowKey]*tally{}}
 	col.passed.Store(int64(c.From))
 	return col
 }
@@ -94,7 +97,7 @@ func (c *collector) collect(last bool) {
 	for _, r := range slices.Backward(recorders) {
 		c.counts, c.fates = r.take(c.counts, c.fates)
 		for _, n := range c.counts {
-			c.count(n)
+			c.tally(windowKey{n.window, n.step}).count.add(n)
 		}
 		for i := range c.fates {
 			c.finish(&c.fates[i])
@@ -106,6 +109,12 @@ func (c *collector) collect(last bool) {
 			}
 		}
 	}
+	for k, t := range c.tallies {
+		t.moveTo(c.window(k))
+		c.spare = append(c.spare, t)
+	}
+	clear(c.tallies)
+	c.last = nil
 	for _, l := range c.ledgers {
 		passed = min(passed, l.collect(c))
 	}
@@ -125,11 +134,29 @@ func (c *collector) collect(last bool) {
 	c.samples.tell(now, last, c.tellSample)
 }
 
-func (c *collector) window(i int64, step int) *window {
-	k := windowKey{i, step}
+// tally is the one of a window until they are added up.
+func (c *collector) tally(k windowKey) *tally {
+	if c.last != nil && c.last.key == k {
+		return c.last
+	}
+	t := c.tallies[k]
+	if t == nil {
+		if n := len(c.spare); n > 0 {
+			t, c.spare = c.spare[n-1], c.spare[:n-1]
+		} else {
+			t = new(tally)
+		}
+		t.key = k
+		c.tallies[k] = t
+	}
+	c.last = t
+	return t
+}
+
+func (c *collector) window(k windowKey) *window {
 	w := c.windows[k]
 	if w == nil {
-		w = &window{told: max(time.Duration(i)*windowLength, c.config.From)}
+		w = &window{told: max(time.Duration(k.at)*windowLength, c.config.From)}
 		w.Window = c.empty(k)
 		c.windows[k] = w
 	}
@@ -140,7 +167,7 @@ func (c *collector) window(i int64, step int) *window {
 func (c *collector) empty(k windowKey) Window {
 	w := Window{
 		Load: c.config.Spec.Name, Due: time.Duration(k.at) * windowLength, Outcomes: map[string]int{},
-		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(), Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
+		OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(), Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(), Handshake: hdr.New(),
 	}
 	switch {
 	case !c.stream.session:
@@ -154,7 +181,7 @@ func (c *collector) empty(k windowKey) Window {
 
 // end adds a session to the window in which it was due.
 func (c *collector) end(e ended) {
-	s := c.window(windowOf(e.due), wholeSession).Sessions
+	s := c.window(windowKey{windowOf(e.due), wholeSession}).Sessions
 	switch e.how {
 	case completed:
 		s.Completed++
@@ -166,43 +193,11 @@ func (c *collector) end(e ended) {
 	}
 }
 
-func (c *collector) count(n count) {
-	w := c.window(n.window, n.step)
-	w.DueCount += n.due
-	w.Sent += n.sent
-	w.Queued += n.queued
-	w.Late += n.late
-	w.due += n.due
-}
-
 func (c *collector) finish(f *finished) {
-	w := c.window(windowOf(f.due), f.step)
-	w.resolved++
-	w.Outcomes[f.name()]++
-	if f.lag >= 0 {
-		w.Lag.Record(f.lag)
-	}
-	if f.connect >= 0 {
-		w.Connects++
-		w.Connect.Record(f.connect)
-	}
-	w.BytesSent += int64(f.sent)
-	w.BytesReceived += int64(f.read)
-	ok := c.ok(f)
-	switch {
-	case f.outcome == canceled:
+	ok := c.stream.ok(f)
+	c.tally(windowKey{windowOf(f.due), f.step}).finish(f, ok)
+	if f.outcome == canceled {
 		return
-	case ok:
-		w.OK++
-		w.OKLatency.Record(f.latency)
-		w.Service.Record(f.service)
-		w.FirstByte.Record(f.firstByte)
-	default:
-		w.Failed++
-		w.FailedLatency.Record(f.latency)
-		if f.outcome == dropped {
-			w.Dropped++
-		}
 	}
 	if c.config.OnSample != nil {
 		c.samples.see(f, ok)
@@ -210,10 +205,6 @@ func (c *collector) finish(f *finished) {
 	if c.config.OnResult != nil {
 		c.config.OnResult(c.result(f))
 	}
-}
-
-func (c *collector) ok(f *finished) bool {
-	return f.outcome >= 100 && (f.wanted || c.config.Spec.isOK(int(f.outcome)))
 }
 
 func (c *collector) tell(k windowKey, w *window, now time.Duration) {
@@ -244,9 +235,13 @@ func (c *collector) describe(f *finished) (method, path string) {
 
 func (c *collector) result(f *finished) Result {
 	method, path := c.describe(f)
+	scheme := "http://"
+	if c.config.TLS != nil {
+		scheme = "https://"
+	}
 	r := Result{
 		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: c.config.Start.Add(f.due), Latency: f.latency, Outcome: f.name(),
-		Sent: f.sent, Received: f.received, Method: method, URL: "http://" + c.config.Spec.To + path, Detail: c.stream.redact.text(f.detail),
+		Sent: f.sent, Received: f.received, Method: method, URL: scheme + c.config.Spec.To + path, Detail: c.stream.redact.text(f.detail),
 		Status: f.status,
 	}
 	if sp := c.config.Spec.speech(); sp.talks {
@@ -256,7 +251,10 @@ func (c *collector) result(f *finished) Result {
 	case f.outcome == answered:
 		r.OK = true
 	case f.outcome >= 100:
-		r.Status, r.OK = int(f.outcome), c.ok(f)
+		r.Status, r.OK = int(f.outcome), c.stream.ok(f)
+	}
+	if f.outcome >= grpcOutcome && f.outcome != answered {
+		r.Status = grpcNames[f.outcome-grpcOutcome].http
 	}
 	return r
 }

@@ -2,8 +2,6 @@ package loadgen
 
 import (
 	"bytes"
-	"context"
-	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -47,7 +45,13 @@ type conn struct {
 	fate     finished
 	rest     []byte // of the request, as far as the socket did not take it at once,
 	flushed  int    // and how much of that it has taken since
+	size     int    // of the request, before TLS
 	answer   answer
+
+	// Over TLS; else nil.
+	dial   *dial // that goes on off the loop
+	tls    *secured
+	socket *loopSocket // below it
 
 	list       *connList // that it is in
 	prev, next *conn
@@ -139,6 +143,9 @@ func (c *conn) expire(now time.Duration) {
 	switch c.state {
 	case dialing, connecting:
 		op = "dial"
+		if d := c.dial; d != nil && d.securing.Load() {
+			op = "handshake"
+		}
 	case writing:
 		op = "write"
 	}
@@ -153,15 +160,17 @@ func (timedOut) Error() string { return "i/o timeout" }
 // disconnect gives up the socket, if there is one.
 func (c *conn) disconnect() {
 	if c.fd >= 0 {
+		c.farewell()
 		closeSocket(c.fd)
 	}
-	c.fd, c.state, c.readable, c.ended = -1, shut, false, false
+	c.fd, c.state, c.readable, c.ended, c.dial = -1, shut, false, false, nil
 	c.generation++
 	c.forget()
 }
 
-// forget gives up the memory of a request that did not fit a socket, if it is much.
+// forget forgets a request that did not fit a socket, and its memory, if it is much.
 func (c *conn) forget() {
+	c.rest, c.flushed = c.rest[:0], 0
 	if cap(c.rest) > 64<<10 {
 		c.rest = nil
 	}
@@ -183,9 +192,9 @@ func (c *conn) connect() {
 		s.target = targetOf(host)
 	}
 	c.host, c.peer = host, s.target.address
-	if c.peer == nil {
-		c.state = dialing
-		s.dialOff(socketID{c.index, c.generation}, host, c.deadline)
+	if c.peer == nil || s.config.secure != nil {
+		c.state, c.dial = dialing, new(dial)
+		s.dialOff(c.dial, socketID{c.index, c.generation}, host, c.deadline)
 		return
 	}
 	fd, err := unix.Socket(s.target.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -223,11 +232,16 @@ func (c *conn) watch() bool {
 
 // takeDialed goes on with a connection that was made off the loop.
 func (c *conn) takeDialed(d dialed) {
+	c.dial = nil
 	if d.err != nil {
 		c.finish(classify(d.err, true), d.err.Error(), c.shard.now())
 		return
 	}
 	c.fd, c.state = d.fd, connecting
+	if d.tls != nil {
+		c.adopt(d.tls)
+		c.fate.handshake, c.fate.resumed = d.tls.took, d.tls.resumed
+	}
 	if c.watch() {
 		c.connected()
 	}
@@ -247,7 +261,7 @@ func (c *conn) connected() {
 		c.connect()
 		return
 	}
-	c.fate.connect = now - c.began
+	c.fate.connect = now - c.began - max(c.fate.handshake, 0)
 	c.write()
 }
 
@@ -256,6 +270,12 @@ func (c *conn) handle(events uint32) {
 	const end = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	c.readable = c.readable || events&(unix.EPOLLIN|end) != 0
 	c.ended = c.ended || events&end != 0
+	if c.tls != nil && c.state == reading { // TLS itself may have had something to say
+		if errno := c.push(); errno != 0 {
+			c.fail("write", "write", errno)
+			return
+		}
+	}
 	switch c.state {
 	case reading:
 		if c.readable {
@@ -288,6 +308,11 @@ func (c *conn) handle(events uint32) {
 // spent tells whether there is something to read where nothing should be, if only
 // the end.
 func (c *conn) spent() bool {
+	if c.tls != nil {
+		n, err := c.tls.Read(c.shard.buffer[:1]) // what is of TLS itself is none of ours
+		c.readable = false
+		return n > 0 || err != errAgain
+	}
 	var b [1]byte
 	_, errno := receiveFrom(c.fd, b[:], unix.MSG_PEEK)
 	c.readable = errno != unix.EAGAIN
@@ -300,6 +325,10 @@ func (c *conn) write() {
 	request, err := s.render(c.kind, c.job.seq, c.host)
 	if err != nil {
 		c.finish(other, err.Error(), s.now())
+		return
+	}
+	if c.tls != nil {
+		c.writeSecure(request)
 		return
 	}
 	n, errno := sendTo(c.fd, request)
@@ -322,21 +351,36 @@ func (c *conn) write() {
 
 // flush sends what is left of the request until the socket takes no more.
 func (c *conn) flush() {
+	errno := c.push()
+	switch {
+	case errno != 0:
+		c.fail("write", "write", errno)
+	case c.flushed == len(c.rest):
+		c.forget()
+		c.await()
+	}
+}
+
+// push sends what waits for the socket, as far as that takes it.
+func (c *conn) push() syscall.Errno {
 	for c.flushed < len(c.rest) {
 		n, errno := sendTo(c.fd, c.rest[c.flushed:])
-		c.fate.sent += n
 		c.flushed += n
+		if c.tls == nil {
+			c.fate.sent += n
+		} else {
+			c.socket.sent += n
+			c.fate.sent = min(c.socket.sent, c.size)
+		}
 		switch errno {
 		case 0, unix.EINTR:
 		case unix.EAGAIN:
-			return
+			return 0
 		default:
-			c.fail("write", "write", errno)
-			return
+			return errno
 		}
 	}
-	c.forget()
-	c.await()
+	return 0
 }
 
 // await is for the answer.
@@ -356,21 +400,8 @@ const gulp = 16
 func (c *conn) read() {
 	s := c.shard
 	for range gulp {
-		flags := 0
-		if a := &c.answer; (a.state == counted || a.state == chunk) && a.left >= int64(len(s.buffer)) {
-			// Nobody looks at what is in a body: the kernel need not copy it (tcp(7)).
-			flags = unix.MSG_TRUNC
-		}
-		n, errno := receiveFrom(c.fd, s.buffer, flags)
-		switch errno {
-		case 0:
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			c.readable = false
-			return
-		default:
-			c.fail("read", "read", errno)
+		n, more, ok := c.receive()
+		if !ok {
 			return
 		}
 		now := s.now()
@@ -384,14 +415,12 @@ func (c *conn) read() {
 		case bad != nil:
 			c.finish(classify(bad, false), bad.Error(), now)
 		case c.answer.done():
-			c.complete(now, used < n, n == len(s.buffer))
+			c.complete(now, used < n, more)
 		case n == 0 && c.answer.end():
 			c.complete(now, true, false)
-		case n == 0 && c.fate.read == 0:
-			c.finish(reset, errEarly.Error(), now)
 		case n == 0:
-			c.finish(reset, errMidAnswer.Error(), now)
-		case n == len(s.buffer) || c.ended:
+			c.finish(reset, cutShort(c.fate.read).Error(), now)
+		case more || c.ended:
 			continue
 		default:
 			c.readable = false
@@ -399,6 +428,35 @@ func (c *conn) read() {
 		return
 	}
 	s.unread = append(s.unread, socketID{c.index, c.generation})
+}
+
+// receive reads into the shard's buffer; 0 bytes are the end. There may be more
+// where no news of it will come. It is not ok where there is nothing now, and where
+// the request has failed.
+func (c *conn) receive() (n int, more, ok bool) {
+	s := c.shard
+	if c.tls != nil {
+		return c.receiveSecure()
+	}
+	flags := 0
+	if a := &c.answer; (a.state == counted || a.state == chunk) && a.left >= int64(len(s.buffer)) {
+		// Nobody looks at what is in a body: the kernel need not copy it (tcp(7)).
+		flags = unix.MSG_TRUNC
+	}
+	for {
+		n, errno := receiveFrom(c.fd, s.buffer, flags)
+		switch errno {
+		case 0:
+			return n, n == len(s.buffer), true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			c.readable = false
+			return 0, false, false
+		default:
+			c.fail("read", "read", errno)
+			return 0, false, false
+		}
+	}
 }
 
 // complete ends a request with its answer. Where that came too late, it is none.
@@ -529,26 +587,6 @@ func sameAddress(a, b unix.Sockaddr) bool {
 func errnoOf(err error) syscall.Errno {
 	errno, _ := err.(syscall.Errno)
 	return errno
-}
-
-// dialRaw connects as Go's dialer does, with all its care for names with several
-// addresses, and takes the socket out of Go's hands.
-func dialRaw(ctx context.Context, address string) (fd int, err error) {
-	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return -1, err
-	}
-	defer conn.Close() // of Go's descriptor of it
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	var failed error
-	err = raw.Control(func(its uintptr) { fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) })
-	if err == nil && failed != nil {
-		err = &net.OpError{Op: "dial", Net: "tcp", Addr: conn.RemoteAddr(), Err: failed}
-	}
-	return fd, err
 }
 
 // connList is a list of connections, each in one at most.

@@ -188,7 +188,7 @@ func (u *users) take(now time.Duration) (job, bool) {
 
 func (u *users) done(j job, o outcome, now time.Duration) {
 	t := thinker{now + u.think, j.user}
-	if o == refused || o == other {
+	if o.unmade() {
 		t.due = max(t.due, now+breath)
 	}
 	if t.due > now {

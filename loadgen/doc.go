@@ -23,6 +23,9 @@
 //	timeout   no complete answer within the timeout
 //	refused   no connection could be made: nobody listens there
 //	reset     the connection ended before the answer was complete
+//	tls       no agreement on TLS: an untrusted certificate, one of another name, an
+//	          alert; or what came was not TLS
+//	dns       the host's name has no address
 //	protocol  the answer is not HTTP/1.1
 //	dropped   see above
 //	canceled  the run was cut off; in no share, neither ok nor failed
@@ -43,7 +46,8 @@
 //
 // Two engines carry requests (Engine): event loops on raw sockets where they can
 // be (shard), else a goroutine per connection (pool, user). What is written here
-// holds for both; sessions, and whatever looks at answers, take the second.
+// holds for both, plain and over TLS; sessions, and whatever looks at answers, take
+// the second.
 //
 // Requests of a stream are numbered from 0, or else its sessions. Number k has the same content for
 // the same seed and stream name, whatever the timing.

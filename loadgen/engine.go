@@ -12,8 +12,8 @@ import (
 // Engine is how a stream's requests get onto the wire. Both engines mean the
 // same by every word of doc.go.
 //
-//	fast     event loops on raw sockets, for HTTP/1.1 over TCP on Linux: a few µs
-//	         of CPU per request, due times met to some ten µs
+//	fast     event loops on raw sockets, for HTTP/1.1 over TCP or TLS on Linux: a
+//	         few µs of CPU per request, due times met to some ten µs
 //	general  a goroutine per connection, on anything that Go can dial
 type Engine string
 
@@ -75,8 +75,6 @@ func (c Config) notFast() string {
 		return "it needs Linux, this is " + runtime.GOOS
 	case !c.Spec.speech().fast:
 		return "the stream speaks " + string(c.Spec.speech().name)
-	case c.TLS != nil:
-		return "it goes over TLS"
 	case c.Dial != nil:
 		return "connections are made by Config.Dial"
 	}

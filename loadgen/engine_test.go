@@ -3,6 +3,7 @@ package loadgen
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math"
@@ -184,7 +185,7 @@ func TestEnginesAgree(t *testing.T) {
 	}
 	var all sync.Mutex
 	asked := map[string]int{} // by engine and path
-	p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+	p := startPeer(t, func(c *peerConn, r *http.Request, _ int) bool {
 		all.Lock()
 		asked[r.Header.Get("Engine")+" "+r.URL.Path]++
 		all.Unlock()
@@ -263,7 +264,7 @@ func TestClosedEventLoops(t *testing.T) {
 	if !haveFast {
 		t.Skip("no fast engine here")
 	}
-	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) })
+	p := startPeer(t, func(c *peerConn, _ *http.Request, _ int) bool { return say(c, fine) })
 	for _, spec := range []Spec{
 		{Users: ptr(10)}, {Users: ptr(10), Connections: ptr(4)}, {Users: ptr(10), Think: 5 * time.Millisecond}, {Users: ptr(10), Connections: ptr(4), Think: time.Millisecond},
 	} {
@@ -295,7 +296,7 @@ func (s Spec) connectionsOfUsers() int { return min(s.users(), s.connections()) 
 // A request larger than the socket's buffers goes out in pieces, as the other side
 // reads; one that is never read is a timeout.
 func TestLargeRequests(t *testing.T) {
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEngines(t, "", func(t *testing.T, w way) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -311,6 +312,14 @@ func TestLargeRequests(t *testing.T) {
 					return
 				}
 				server.Go(func() {
+					if w.server != nil {
+						secure := tls.Server(c, w.server)
+						if secure.Handshake() != nil {
+							c.Close()
+							return
+						}
+						c = secure
+					}
 					defer c.Close()
 					if stall.Load() {
 						<-t.Context().Done() // which is before Wait
@@ -332,7 +341,7 @@ func TestLargeRequests(t *testing.T) {
 		ask := func(timeout time.Duration) *sums {
 			s := newSums()
 			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "POST", Path: "/", Body: body}, Rate: perSecond(100), Timeout: &timeout, Connections: ptr(2)}
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, buffer: 200_000, Start: s.start, Until: 40 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, buffer: 200_000, Start: s.start, Until: 40 * time.Millisecond, Resolve: l.Addr().String})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
@@ -353,11 +362,11 @@ func TestLargeRequests(t *testing.T) {
 // With too few connections requests queue, in order, and go out when one becomes
 // free; where none does in time they are dropped, each after its own timeout.
 func TestQueueOnRealSockets(t *testing.T) {
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEngines(t, "", func(t *testing.T, w way) {
 		var stall atomic.Bool
 		var mu sync.Mutex
 		var order []string
-		p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+		p := w.startPeer(t, func(c *peerConn, r *http.Request, _ int) bool {
 			if stall.Load() {
 				return hang(c)
 			}
@@ -370,7 +379,7 @@ func TestQueueOnRealSockets(t *testing.T) {
 		ask := func(spec Spec) *sums {
 			s := newSums()
 			spec.Name, spec.To, spec.Rate, spec.Connections = "s", "peer", perSecond(1000), ptr(1)
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 5, Start: s.start, Until: 30 * time.Millisecond, Resolve: p.address})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Seed: 5, Start: s.start, Until: 30 * time.Millisecond, Resolve: p.address})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
@@ -407,16 +416,17 @@ func TestQueueOnRealSockets(t *testing.T) {
 // Large bodies are counted whole, and what follows them is not lost.
 func TestLargeAnswers(t *testing.T) {
 	body := strings.Repeat("x", 3_000_000)
-	p := startPeer(t, func(c *net.TCPConn, r *http.Request, n int) bool {
+	serve := func(c *peerConn, r *http.Request, n int) bool {
 		if n%2 == 1 {
 			return say(c, "HTTP/1.1 201 Chunked\r\nTransfer-Encoding: chunked\r\n\r\n") && say(c, fmt.Sprintf("%x\r\n%s\r\n5\r\nhello\r\n0\r\n\r\n", len(body), body))
 		}
 		return say(c, fmt.Sprintf("HTTP/1.1 200 Counted\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-	})
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	}
+	onEngines(t, "", func(t *testing.T, w way) {
+		p := w.startPeer(t, serve)
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: 5 * time.Millisecond}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 50 * time.Millisecond, Resolve: p.address})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: s.start, Until: 50 * time.Millisecond, Resolve: p.address})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)
@@ -433,17 +443,18 @@ func TestLargeAnswers(t *testing.T) {
 
 // Names are looked up, and dialed, without holding up anything else.
 func TestNamesAreResolved(t *testing.T) {
-	p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+	serve := func(c *peerConn, r *http.Request, _ int) bool {
 		if !strings.HasPrefix(r.Host, "localhost:") {
 			return say(c, "HTTP/1.1 421 Misdirected\r\nContent-Length: 0\r\n\r\n")
 		}
 		return say(c, fine)
-	})
-	_, port, _ := net.SplitHostPort(p.address())
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	}
+	onEngines(t, "", func(t *testing.T, w way) {
+		p := w.startPeer(t, serve)
+		_, port, _ := net.SplitHostPort(p.address())
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(200)}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 50 * time.Millisecond, Resolve: func() string { return "localhost:" + port }})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: s.start, Until: 50 * time.Millisecond, Resolve: func() string { return "localhost:" + port }})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)
@@ -462,9 +473,9 @@ func TestNoSocketIsLeft(t *testing.T) {
 		}
 		return len(all)
 	}
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEngines(t, "", func(t *testing.T, w way) {
 		run := func() {
-			p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+			p := w.startPeer(t, func(c *peerConn, r *http.Request, _ int) bool {
 				if r.URL.Path == "/hang" {
 					return hang(c)
 				}
@@ -474,7 +485,7 @@ func TestNoSocketIsLeft(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
 			defer cancel()
 			spec := Spec{Name: "s", To: "peer", Rate: perSecond(300), Requests: []Request{{Method: "GET", Path: "/"}, {Method: "GET", Path: "/hang"}}}
-			if err := Run(ctx, s.listen(Config{Spec: spec, Engine: engine, Seed: 3, Start: s.start, Until: time.Hour, Resolve: p.address})); err != context.DeadlineExceeded {
+			if err := Run(ctx, s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Seed: 3, Start: s.start, Until: time.Hour, Resolve: p.address})); err != context.DeadlineExceeded {
 				t.Errorf("Run: %v", err)
 			}
 			s.balance(t)

@@ -41,7 +41,7 @@ func newSums() *sums {
 func empty() Window {
 	return Window{
 		Outcomes: map[string]int{}, OKLatency: hdr.New(), FailedLatency: hdr.New(), Lag: hdr.New(),
-		Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(),
+		Service: hdr.New(), FirstByte: hdr.New(), Connect: hdr.New(), Handshake: hdr.New(),
 	}
 }
 
@@ -69,6 +69,7 @@ func plus(a, b Window) Window {
 	a.Dropped += b.Dropped
 	a.Late += b.Late
 	a.Connects += b.Connects
+	a.Resumed += b.Resumed
 	a.BytesSent += b.BytesSent
 	a.BytesReceived += b.BytesReceived
 	a.OKLatency.Merge(b.OKLatency)
@@ -77,6 +78,7 @@ func plus(a, b Window) Window {
 	a.Service.Merge(b.Service)
 	a.FirstByte.Merge(b.FirstByte)
 	a.Connect.Merge(b.Connect)
+	a.Handshake.Merge(b.Handshake)
 	for k, n := range b.Outcomes {
 		a.Outcomes[k] += n
 	}
@@ -95,6 +97,9 @@ func (s *sums) balance(t *testing.T) {
 		}
 		if int(w.Service.Count()) != w.OK || int(w.FirstByte.Count()) != w.OK || int(w.Connect.Count()) != w.Connects {
 			t.Errorf("window %v: %d service times and %d first bytes for %d ok, %d connect times for %d connections", due, w.Service.Count(), w.FirstByte.Count(), w.OK, w.Connect.Count(), w.Connects)
+		}
+		if n := int(w.Handshake.Count()); n != 0 && n != w.Connects || w.Resumed > n {
+			t.Errorf("window %v: %d handshakes, %d of them resumed, for %d connections", due, n, w.Resumed, w.Connects)
 		}
 		outcomes := 0
 		for _, n := range w.Outcomes {

@@ -43,7 +43,7 @@ func schedule(c Config) (next func() (due time.Duration, ok bool)) {
 func open(ctx context.Context, c Config, s *stream, col *collector, carry carrier, wait waiter) {
 	scheduler := col.recorder() // the first: see collect
 	p := &pool{
-		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.connections(),
+		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.lanes(),
 		queue: newQueue(s), wake: wait.wake,
 	}
 	// Who ends the context also ends the wait and what is in flight.
@@ -213,7 +213,7 @@ func drop(j job, now time.Duration) finished {
 
 // unsent is the fate of a request that never was.
 func unsent(j job, o outcome) finished {
-	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown}
+	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown, handshake: unknown}
 }
 
 func (p *pool) cut() {
@@ -278,6 +278,7 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 	}
 	f := finished{
 		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
+		handshake: r.handshake, resumed: r.resumed,
 		outcome: r.outcome, class: r.class, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}

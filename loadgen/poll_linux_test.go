@@ -50,11 +50,11 @@ func fullListener(t *testing.T) (address string) {
 
 // Where nobody accepts, connections are not made in time: a timeout like any other.
 func TestNobodyAccepts(t *testing.T) {
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEngines(t, "", func(t *testing.T, w way) {
 		address := fullListener(t)
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(200), Timeout: ptr(50 * time.Millisecond)}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 20 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: s.start, Until: 20 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)

@@ -53,6 +53,10 @@ func (p *postgresDialect) open(l *link, _ *trip) error {
 	}
 	dialed := false
 	config.Host, config.Port, config.User, config.Password, config.Database = host, uint16(number), user, password, database
+	if secure := p.tls; secure != nil && secure.ServerName == "" {
+		p.tls = secure.Clone()
+		p.tls.ServerName = host
+	}
 	config.TLSConfig, config.Fallbacks, config.ConnectTimeout, config.ValidateConnect = p.tls, nil, 0, nil
 	config.SSLNegotiation, config.RequireAuth, config.KerberosSrvName, config.KerberosSpn = "", "", "", ""
 	config.RuntimeParams = map[string]string{"application_name": "chaosctl"}
@@ -78,7 +82,7 @@ func (p *postgresDialect) open(l *link, _ *trip) error {
 	return nil
 }
 
-func (p *postgresDialect) idle(l *link) bool { return !p.conn.IsClosed() && !spent(l.raw) }
+func (p *postgresDialect) idle(l *link) bool { return !p.conn.IsClosed() && !l.spent() }
 
 // bye ends the session as the protocol has it.
 func (p *postgresDialect) bye(*link) { _ = p.conn.Close(context.Background()) }

@@ -118,7 +118,7 @@ func TestPostgres(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			before := opened.Load()
 			c.request.Check = checksOf(t, c.check...)
-			talk(t, Spec{Protocol: Postgres, Login: login, Request: &c.request}, 3, address).wants(t, c.outcomes, c.detail)
+			converse(t, Spec{Protocol: Postgres, Login: login, Request: &c.request}, 3, address).wants(t, c.outcomes, c.detail)
 			if n := opened.Load() - before; n != 1 {
 				t.Errorf("%d connections, want one: an error is no reason for another", n)
 			}
@@ -127,7 +127,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("a session that fails in a transaction", func(t *testing.T) {
 		before := opened.Load()
 		s := Spec{Protocol: Postgres, Login: login, Steps: []SessionStep{{Text: "begin", brief: true}, {Query: "update t set x = 1"}}}
-		talk(t, s, 2, address).wants(t, map[string]int{"answered": 2, "error 40001": 2}, "")
+		converse(t, s, 2, address).wants(t, map[string]int{"answered": 2, "error 40001": 2}, "")
 		if n := opened.Load() - before; n != 2 {
 			t.Errorf("%d connections, want two: the next session must not be in the transaction", n)
 		}
@@ -140,7 +140,7 @@ func TestPostgres(t *testing.T) {
 				_ = b.Flush()
 			}
 		})
-		talk(t, Spec{Protocol: Postgres, Login: login, Request: shortly("select 1")}, 2, refuses).wants(t, map[string]int{"error 28P01": 2}, "FATAL: no")
+		converse(t, Spec{Protocol: Postgres, Login: login, Request: shortly("select 1")}, 2, refuses).wants(t, map[string]int{"error 28P01": 2}, "FATAL: no")
 	})
 	t.Run("no answer", func(t *testing.T) {
 		hangs, _ := postgresFake(t, func(string, []string) []pgproto3.BackendMessage {
@@ -148,7 +148,7 @@ func TestPostgres(t *testing.T) {
 			return nil
 		})
 		s := Spec{Protocol: Postgres, Login: login, Request: shortly("select 1"), Timeout: ptr(100 * time.Millisecond)}
-		talk(t, s, 1, hangs).wants(t, map[string]int{"timeout": 1}, "")
+		converse(t, s, 1, hangs).wants(t, map[string]int{"timeout": 1}, "")
 	})
 }
 

@@ -3,13 +3,10 @@ package loadgen
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Protocol is what a stream speaks with its service; the table below says which
@@ -19,6 +16,9 @@ type Protocol string
 const (
 	AutoProtocol Protocol = ""
 	HTTP1        Protocol = "http1"
+	H2C          Protocol = "h2c"
+	H2           Protocol = "h2"
+	GRPC         Protocol = "grpc"
 )
 
 // speech is a protocol that streams can have: what a stream may say with it, and
@@ -28,7 +28,7 @@ type speech struct {
 	about string // for whoever has to choose
 	takes takes
 	tls   tlsUse
-	alpn  string // what it is called in a TLS handshake (RFC 7301); "" for none
+	alpn  string // what it is called in a TLS handshake (RFC 7301); "" leaves that to the settings
 	talks bool   // a talker carries it: there are no methods, paths and status codes
 
 	// fast tells that event loops carry it, where nothing else stands against them.
@@ -49,7 +49,7 @@ type carrier struct {
 
 // takes is a set of what a stream and its requests may say. Text and templates of
 // a protocol that has no methods and paths stand in body.
-type takes uint16
+type takes uint32
 
 const (
 	takesMethod       takes = 1 << iota // without it, a request needs none
@@ -66,6 +66,8 @@ const (
 	takesBinary                         // binary
 	takesHeaderChecks                   // checks and captures of an answer's header
 	takesValueChecks                    // checks whether there is a value
+	takesStreams                        // streams: several requests at once on one connection
+	takesCalls                          // descriptors, and gRPC's names of status codes in ok
 
 	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus | takesHeaderChecks
 )
@@ -90,10 +92,22 @@ const (
 func speeches() []speech {
 	return append([]speech{
 		{
-			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, alpn: "http/1.1", fast: true,
+			name: HTTP1, about: "HTTP/1.1, what auto means", takes: takesHTTP, fast: true,
 			open: func(ctx context.Context, c Config, s *stream) (carrier, error) {
 				return carrier{client: func() client { return newHTTPClient(ctx, s, c) }}, nil
 			},
+		},
+		{
+			name: H2C, about: "HTTP/2 without TLS, by prior knowledge", takes: takesHTTP | takesStreams, tls: plainOnly,
+			check: checkH2, open: openH2,
+		},
+		{
+			name: H2, about: "HTTP/2 over TLS, by ALPN", takes: takesHTTP | takesStreams, tls: tlsOnly, alpn: "h2",
+			check: checkH2, open: openH2,
+		},
+		{
+			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", check: checkGRPC, open: openGRPC,
+			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls,
 		},
 	}, talkSpeeches()...)
 }
@@ -146,7 +160,7 @@ func (s Spec) speech() *speech {
 // anything: only Config knows.
 func (c Config) checkTransport() error {
 	sp := c.Spec.speech()
-	switch secure := c.TLS != nil || c.Secure; {
+	switch secure := c.TLS != nil; {
 	case sp.tls == plainOnly && secure:
 		return fmt.Errorf("protocol %s (%s) does not go over TLS", sp.name, sp.about)
 	case sp.tls == tlsOnly && !secure:
@@ -155,54 +169,14 @@ func (c Config) checkTransport() error {
 	return nil
 }
 
-// dialer makes the connections of the general engine: plain, or through a TLS
-// handshake, whose errors are then what dialing returns.
+// dialer makes the connections of the general engine, before TLS.
 func (c Config) dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		// Keep-alive probes would be two more system calls per connection.
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
-	if c.TLS == nil {
-		return dial
-	}
-	base := c.TLS.Clone()
-	if alpn := c.Spec.speech().alpn; alpn != "" {
-		base.NextProtos = []string{alpn}
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		its := base
-		if its.ServerName == "" {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				host = address
-			}
-			its = base.Clone()
-			its.ServerName = host
-		}
-		secured := tls.Client(conn, its)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			conn.Close() // nothing is left to be lost
-			return nil, fmt.Errorf("TLS handshake with %s: %w", address, err)
-		}
-		return tlsConn{secured}, nil
-	}
-}
-
-// tlsConn shows the socket below, where an idle connection is looked at: whatever
-// the peer says between two answers is its close_notify.
-type tlsConn struct{ *tls.Conn }
-
-func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.NetConn().(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return s.SyscallConn()
+	return dial
 }
 
 func (s *speech) may(what takes) bool { return s.takes&what != 0 }
@@ -233,6 +207,8 @@ func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...an
 	refuse(s.Login != nil, takesLogin, "login", "login")
 	refuse(s.Reply != nil, takesReply, "reply", "reply")
 	refuse(s.Binary, takesBinary, "binary", "binary")
+	refuse(s.Descriptors != "", takesCalls, "descriptors", "descriptors")
+	refuse(s.Streams != nil, takesStreams, "streams", "streams")
 	for i, r := range s.own() {
 		at := s.at(i)
 		refuse(r.Method != "" && !(r.brief && sp.talks), takesMethod, at+".method", "method")

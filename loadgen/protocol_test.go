@@ -45,11 +45,17 @@ func TestProtocolTakes(t *testing.T) {
 
 // TestTransport: a protocol that goes only with or without TLS says so.
 func TestTransport(t *testing.T) {
-	c := Config{Spec: Spec{To: "a"}, TLS: new(tls.Config)}
-	if err := c.checkTransport(); err != nil {
-		t.Error(err)
-	}
-	if e, why, err := c.Chosen(); e != General || why == "" || err != nil {
-		t.Errorf("%s, %q, %v", e, why, err)
+	for _, c := range []struct {
+		protocol Protocol
+		tls      *tls.Config
+		want     string
+	}{
+		{HTTP1, nil, ""}, {HTTP1, new(tls.Config), ""}, {GRPC, nil, ""}, {GRPC, new(tls.Config), ""},
+		{H2, new(tls.Config), ""}, {H2, nil, "needs TLS"}, {H2C, nil, ""}, {H2C, new(tls.Config), "does not go over TLS"},
+	} {
+		_, _, err := Config{Spec: Spec{To: "a", Protocol: c.protocol}, TLS: c.tls}.Chosen()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s, TLS %v: %v, want %q", c.protocol, c.tls != nil, err, c.want)
+		}
 	}
 }

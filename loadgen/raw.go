@@ -116,7 +116,7 @@ func newTCPDialect(r Reply) *tcpDialect {
 
 func (d *tcpDialect) open(*link, *trip) error { return nil }
 
-func (d *tcpDialect) idle(l *link) bool { return !spent(l.raw) }
+func (d *tcpDialect) idle(l *link) bool { return !l.spent() }
 
 func (d *tcpDialect) bye(*link) {}
 
@@ -193,7 +193,7 @@ func (d *udpDialect) open(*link, *trip) error { return nil }
 func (d *udpDialect) bye(*link) {}
 
 func (d *udpDialect) idle(l *link) bool {
-	for spent(l.raw) { // something is there: a datagram, or an error
+	for l.spent() { // something is there: a datagram, or an error
 		if _, err := l.Conn.Read(d.buffer); err != nil {
 			return false
 		}

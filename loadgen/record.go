@@ -34,6 +34,8 @@ type finished struct {
 	service   time.Duration // done − sent; unknown if never sent
 	firstByte time.Duration // of the answer, since sent; unknown if there was none
 	connect   time.Duration // how long a connection took to make; unknown if it needed none, or got none
+	handshake time.Duration // and then TLS; unknown if it needed none, or got none
+	resumed   bool          // that went on with the session of an earlier connection
 	outcome   outcome
 	sent      int // bytes of the request
 	received  int // bytes of the answer's body
@@ -49,11 +51,13 @@ type finished struct {
 }
 
 // name is what a result calls its outcome: "200", "timeout", "error 23505".
-func (f *finished) name() string {
-	if f.class != "" {
-		return f.outcome.String() + " " + f.class
+func (f *finished) name() string { return outcomeName(f.outcome, f.class) }
+
+func outcomeName(o outcome, class string) string {
+	if class != "" {
+		return o.String() + " " + class
 	}
-	return f.outcome.String()
+	return o.String()
 }
 
 // unknown stands for a duration that there is not.

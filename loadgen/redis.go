@@ -65,7 +65,7 @@ func (r *redisDialect) open(l *link, t *trip) error {
 	return nil
 }
 
-func (r *redisDialect) idle(l *link) bool { return l.in.Buffered() == 0 && !spent(l.raw) }
+func (r *redisDialect) idle(l *link) bool { return l.in.Buffered() == 0 && !l.spent() }
 
 func (r *redisDialect) bye(*link) {}
 

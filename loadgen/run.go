@@ -42,21 +42,15 @@ type Config struct {
 	buffer int // SO_SNDBUF of its sockets, where a test wants little
 
 	// TLS is how connections are secured; nil: they are plain. Where it has no
-	// ServerName, the host of the address is it.
-	TLS *tls.Config
+	// ServerName, the host of the address is it. Connections resume the sessions of
+	// earlier ones unless SessionTicketsDisabled is set.
+	TLS    *tls.Config
+	secure *secure // made of it by Run
 
 	// Dial makes connections instead of a net.Dialer, for tests: with it, waiting
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
 	// the run.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-	// RealTime waits with the kernel's timers all the same, for a Dial that leads
-	// to real sockets (TLS).
-	RealTime bool
-
-	// Secure says that Dial speaks TLS: sessions send cookies that are Secure, and
-	// know their own address by https.
-	Secure bool
 }
 
 // Run sends what is due between From and Until, and returns when the fate of
@@ -88,11 +82,13 @@ func Run(ctx context.Context, c Config) error {
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
+	if c.secure = newSecure(c.TLS); c.secure != nil {
+		c.secure.offer(c.Spec.speech().alpn)
+	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
 	col := newCollector(c, s)
 	var carry carrier
 	if engine == General {
-		// Until it is there nothing is due: a stream's clock does not wait for it.
 		if carry, err = c.Spec.speech().open(ctx, c, s); err != nil {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 		}
@@ -128,7 +124,7 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func waiterFor(c Config) (waiter, error) {
-	if c.Dial != nil && !c.RealTime {
+	if c.Dial != nil {
 		return newTimerWaiter(), nil
 	}
 	return newWaiter()
@@ -161,6 +157,7 @@ type Window struct {
 	Late     int
 
 	Connects      int   // connections made
+	Resumed       int   // of them, those whose TLS session is an earlier one's
 	BytesSent     int64 // of requests
 	BytesReceived int64 // of answers, heads included
 
@@ -169,7 +166,8 @@ type Window struct {
 	Lag           *hdr.Histogram // sent − due of those that were not queued: the generator's own error
 	Service       *hdr.Histogram // done − sent of the OK: what a generator that forgets the waiting would call latency
 	FirstByte     *hdr.Histogram // first byte of the answer − sent, of the OK
-	Connect       *hdr.Histogram // how long each connection took to make
+	Connect       *hdr.Histogram // how long each connection took to make, before TLS
+	Handshake     *hdr.Histogram // how long each TLS handshake took after that
 
 	Outcomes map[string]int // by status code ("200") or error class
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -19,25 +18,25 @@ func TestSecrets(t *testing.T) {
 	t.Setenv("LOADGEN_TOKEN", token)
 	var mu sync.Mutex
 	var saw []string
-	p := startPeer(t, func(c *net.TCPConn, r *http.Request, _ int) bool {
+	p := startPeer(t, func(c *peerConn, r *http.Request, _ int) bool {
 		mu.Lock()
 		saw = append(saw, r.Header.Get("Authorization")+" "+r.URL.Query().Get("key"))
 		mu.Unlock()
 		return say(c, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nYou said %s", len("You said "+token), token))
 	})
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEnginesOnly(t, func(t *testing.T, w way) {
 		saw = nil
 		s := Spec{
 			Name: "a", To: "b", Users: ptr(1), Secrets: map[string]Secret{"token": {Env: "LOADGEN_TOKEN"}},
 			Request: &Request{Method: "GET", Path: "/x?key={{urlquery .secret.token}}", Auth: &Auth{Bearer: "{{.secret.token}}"}},
 		}
-		if engine == General {
+		if w.engine == General {
 			s.Request.Check = checksOf(t, `body == "{{.secret.token}}!"`)
 		} else {
 			s.OK = []StatusSet{{201, 201}}
 		}
 		got := newSums()
-		c := got.listen(Config{Spec: s, Engine: engine, Until: time.Hour, Requests: 3, Resolve: p.address})
+		c := got.listen(Config{Spec: s, Engine: w.engine, Until: time.Hour, Requests: 3, Resolve: p.address})
 		if err := Run(context.Background(), c); err != nil {
 			t.Fatal(err)
 		}

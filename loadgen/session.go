@@ -86,7 +86,7 @@ const (
 
 // good tells whether a request was answered as it should be.
 func (s *stream) good(r result) bool {
-	return r.outcome >= 100 && (r.wanted || s.spec.isOK(int(r.outcome)))
+	return r.outcome >= 100 && (r.wanted || s.wanted[r.outcome])
 }
 
 // scope makes the stream's sources, and what templates of its first request can
@@ -113,6 +113,17 @@ func (s *stream) scope(spec Spec) *scope {
 type check struct {
 	Check
 	template *tmpl
+	fixed    string // what the template renders to, if that is always the same
+	varies   bool
+}
+
+func newCheck(c Check, t *tmpl) check {
+	all := check{Check: c, template: t, varies: !t.static()}
+	if !all.varies {
+		text, _ := t.append(nil, new(draw)) // text alone does not fail
+		all.fixed = string(text)
+	}
+	return all
 }
 
 // capture is a Capture and where its value goes.
@@ -199,8 +210,12 @@ type trip struct {
 	// Of the request on its way, or the last one.
 	address string // it went to
 	host    string // what it said: the address, unless a Host header says otherwise
-	path    string
+	call    string // "POST /checkout"
+	path    string // of that
 	reply   reply
+
+	content, span, ofCheck draw // memory: what draws, what is drawn into
+	scratch                []byte
 }
 
 // hop is a request made of a redirect.
@@ -217,14 +232,17 @@ var (
 
 // begin prepares the trip for a job: the first step of a session forgets the one before.
 func (t *trip) begin(j job) error {
-	t.job, t.kind, t.hop, t.path = j, t.stream.kind(j.seq), nil, ""
+	t.job, t.kind, t.hop, t.path, t.call = j, t.stream.kind(j.seq), nil, "", ""
 	t.set = t.set[:0]
 	if t.stream.session {
 		t.kind = &t.stream.kinds[j.step]
 	}
 	if j.step == 0 {
 		t.jar = nil
-		t.captured = make([]string, t.stream.slots)
+		if t.captured == nil {
+			t.captured = make([]string, t.stream.slots)
+		}
+		clear(t.captured)
 	}
 	for _, src := range t.stream.sources {
 		if err := src.left(j.owner); err != nil {
@@ -243,38 +261,56 @@ func (t *trip) draw(p purpose) draw {
 
 // append renders the request that is next: the job's, or where a redirect leads.
 func (t *trip) append(dst, body []byte, address string) (request, usedBody []byte, err error) {
-	content, trace := t.draw(forContent), t.draw(forTrace)
+	k := t.kind
+	t.content, t.span = t.draw(forContent), t.draw(forTrace)
 	// The path first, because cookies depend on it. After a redirect, too, so that
 	// what comes behind it draws the same again.
-	path, err := t.kind.path.append(nil, &content)
-	if err != nil {
+	if t.scratch, err = k.path.append(t.scratch[:0], &t.content); err != nil {
 		return dst, body, fmt.Errorf("rendering the path: %w", err)
 	}
-	k := *t.kind
-	t.address, t.host, t.path = address, address, string(path)
-	if t.hop != nil {
-		t.path, k.method = t.hop.path, t.hop.method
-		if t.hop.bare {
-			k.body, k.payload = new(tmpl), false
-			k.headers = slices.DeleteFunc(slices.Clone(k.headers), func(h header) bool { return strings.EqualFold(h.name, "Content-Type") })
+	t.address, t.host = address, address
+	if k.host {
+		if err := t.readHost(); err != nil {
+			return dst, body, err
 		}
 	}
-	for _, h := range k.headers {
+	method, path, bare, call := k.method, t.scratch, false, k.call
+	if t.hop != nil {
+		method, path, bare, call = t.hop.method, []byte(t.hop.path), t.hop.bare, ""
+	}
+	// A Location that was captured may be a whole URL.
+	if len(path) > 0 && path[0] != '/' {
+		if rest, ok := strings.CutPrefix(string(path), t.scheme+"://"+t.host); ok && (rest == "" || rest[0] == '/') {
+			path = []byte(cmp.Or(rest, "/"))
+		}
+	}
+	at := len(dst)
+	dst = append(append(append(dst, method...), ' '), path...)
+	if call == "" {
+		call = string(dst[at:])
+	}
+	t.call, t.path = call, call[len(method)+1:]
+	if k.values {
+		if problem := quickPath(path); problem != "" {
+			return dst, body, fmt.Errorf("the path %q %s", path, problem)
+		}
+	}
+	return k.appendRest(dst, body, address, t.cookies(), bare, &t.content, &t.span)
+}
+
+// readHost finds what the request says that its host is, from a Host header.
+func (t *trip) readHost() error {
+	for _, h := range t.kind.headers {
 		if strings.EqualFold(h.name, "Host") {
-			ahead := content
+			ahead := t.content
 			name, err := h.value.append(nil, &ahead)
 			if err != nil {
-				return dst, body, fmt.Errorf("rendering header %q: %w", h.name, err)
+				return fmt.Errorf("rendering header %q: %w", h.name, err)
 			}
 			t.host = string(name)
 		}
 	}
-	// A Location that was captured may be a whole URL.
-	if rest, ok := strings.CutPrefix(t.path, t.scheme+"://"+t.host); ok && (rest == "" || rest[0] == '/') {
-		t.path = cmp.Or(rest, "/")
-	}
-	k.path = &tmpl{ops: []op{{text: []byte(t.path)}}}
-	return k.append(dst, body, address, t.cookies(), &content, &trace)
+	return nil
 }
 
 // method of the request on its way, or the last one.
@@ -378,7 +414,7 @@ func (t *trip) redirected(status int) (bool, error) {
 // told as it is, and nothing else is looked at then.
 func (t *trip) judge(r *result) error {
 	status := int(r.outcome)
-	ok := t.stream.spec.isOK(status)
+	ok := t.stream.wanted[status]
 	if !ok && !t.kind.status {
 		return nil
 	}
@@ -387,18 +423,23 @@ func (t *trip) judge(r *result) error {
 
 // examine looks at an answer: its checks, and what is captured from it.
 func (t *trip) examine(r *result, status int) error {
-	ok := status == 0 || t.stream.spec.isOK(status)
-	d := t.draw(forCheck)
-	for _, c := range t.kind.checks {
-		want, err := c.template.append(nil, &d)
-		if err != nil {
-			return fmt.Errorf("%w %s: %w", errChecked, c, err)
+	ok := status == 0 || t.stream.wanted[status]
+	t.ofCheck = t.draw(forCheck)
+	for i := range t.kind.checks {
+		c := &t.kind.checks[i]
+		want := c.fixed
+		if c.varies {
+			text, err := c.template.append(t.scratch[:0], &t.ofCheck)
+			if err != nil {
+				return fmt.Errorf("%w %s: %w", errChecked, c, err)
+			}
+			t.scratch, want = text, string(text)
 		}
-		instead := c.holds(&t.reply, status, r.done.Sub(t.start)-t.job.due, string(want))
+		instead := c.holds(&t.reply, status, r.done.Sub(t.start)-t.job.due, want)
 		if instead == "" {
 			continue
 		}
-		err = fmt.Errorf("%w %s: it is %s", errChecked, c, instead)
+		err := fmt.Errorf("%w %s: it is %s", errChecked, c, instead)
 		if c.template.values {
 			err = fmt.Errorf("%w %s (%q): it is %s", errChecked, c, want, instead)
 		}
@@ -433,7 +474,9 @@ func (t *trip) visit(j job, deadline time.Time, once func(seq uint64, deadline t
 		if all.connected && !r.connected {
 			r.connected, r.connect = true, all.connect
 		}
-		r.request = t.method() + " " + t.path
+		if r.request = t.call; r.request == "" { // it got no connection
+			r.request = t.method() + " "
+		}
 		all = r
 		if r.outcome < 100 {
 			return all

@@ -93,7 +93,7 @@ func newShards(c Config, s *stream, col *collector) (shards []*shard, err error)
 			return shards, err
 		}
 		sh := &shard{
-			config: c, stream: s, ledger: newLedger(c), poller: p, static: make([]rendering, len(s.kinds)),
+			config: c, stream: s, ledger: newLedger(c, s), poller: p, static: make([]rendering, len(s.kinds)),
 			limit:    connections / n,
 			inFlight: make([]connList, len(s.timeouts)), queue: newQueue(s),
 			details: map[detailKey]string{}, buffer: make([]byte, 64<<10),
@@ -348,18 +348,19 @@ func (s *shard) abandon() {
 type dialed struct {
 	id  socketID
 	fd  int
+	tls *secured // nil if the stream is plain
 	err error
 }
 
-// dialOff makes a connection to an address that is not an IP address and a port,
-// as Go's dialer does, and puts the socket where the loop takes it.
-func (s *shard) dialOff(id socketID, address string, deadline time.Duration) {
+// dialOff makes a connection that takes more than a system call, because TLS or a
+// name has to be negotiated, and puts it where the loop takes it.
+func (s *shard) dialOff(d *dial, id socketID, address string, deadline time.Duration) {
 	s.dials.Go(func() {
 		ctx, cancel := context.WithDeadline(s.dialer, s.config.Start.Add(deadline))
 		defer cancel()
-		fd, err := dialRaw(ctx, address)
+		fd, tls, err := d.run(ctx, address, s.config.secure)
 		s.mu.Lock()
-		s.dialed = append(s.dialed, dialed{id, fd, err})
+		s.dialed = append(s.dialed, dialed{id, fd, tls, err})
 		s.mu.Unlock()
 		s.poller.ring()
 	})

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -22,9 +23,26 @@ type peer struct {
 	all      sync.WaitGroup
 }
 
+// peerConn is one of its connections, over TLS or not.
+type peerConn struct {
+	net.Conn
+	tcp *net.TCPConn
+}
+
+// reset ends the connection without a word.
+func (c *peerConn) reset() {
+	_ = c.tcp.SetLinger(0)
+	c.tcp.Close()
+}
+
 // startPeer calls serve for every request, which is read already, on its
 // connection, numbered from 0 there; false closes it.
-func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) bool) *peer {
+func startPeer(t *testing.T, serve func(c *peerConn, r *http.Request, n int) bool) *peer {
+	t.Helper()
+	return way{}.startPeer(t, serve)
+}
+
+func (w way) startPeer(t *testing.T, serve func(c *peerConn, r *http.Request, n int) bool) *peer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,13 +51,17 @@ func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) 
 	p := &peer{listener: l}
 	p.all.Go(func() {
 		for {
-			c, err := l.Accept()
+			tcp, err := l.Accept()
 			if err != nil {
 				return
 			}
 			p.dialed.Add(1)
+			c := &peerConn{tcp, tcp.(*net.TCPConn)}
+			if w.server != nil {
+				c.Conn = tls.Server(tcp, w.server)
+			}
 			p.mu.Lock()
-			p.conns = append(p.conns, c)
+			p.conns = append(p.conns, tcp)
 			p.mu.Unlock()
 			p.all.Go(func() {
 				defer c.Close()
@@ -49,7 +71,7 @@ func startPeer(t *testing.T, serve func(c *net.TCPConn, r *http.Request, n int) 
 					if err != nil {
 						return
 					}
-					if _, err := io.Copy(io.Discard, r.Body); err != nil || !serve(c.(*net.TCPConn), r, n) {
+					if _, err := io.Copy(io.Discard, r.Body); err != nil || !serve(c, r, n) {
 						return
 					}
 				}
@@ -84,12 +106,31 @@ func hang(c net.Conn) bool {
 	return false
 }
 
-// onEngines is a test of both, where both can be.
-func onEngines(t *testing.T, name string, f func(t *testing.T, engine Engine)) {
+// way is how a test's requests get to its peer.
+type way struct {
+	engine Engine
+	tls    *tls.Config // nil: plain
+	server *tls.Config // the peer's
+}
+
+// onEnginesOnly is a test of both, where both can be.
+func onEnginesOnly(t *testing.T, f func(t *testing.T, w way)) {
 	t.Helper()
 	for _, engine := range []Engine{Fast, General} {
 		if engine == General || haveFast {
-			t.Run(strings.Trim(name+"/"+engine.String(), "/"), func(t *testing.T) { f(t, engine) })
+			t.Run(engine.String(), func(t *testing.T) { f(t, way{engine: engine}) })
+		}
+	}
+}
+
+// onEngines is the same, plain and over TLS.
+func onEngines(t *testing.T, name string, f func(t *testing.T, w way)) {
+	t.Helper()
+	for _, engine := range []Engine{Fast, General} {
+		if engine == General || haveFast {
+			t.Run(strings.Trim(name+"/"+engine.String(), "/"), func(t *testing.T) { f(t, way{engine: engine}) })
+			client, server := trusted(t)
+			t.Run(strings.Trim(name+"/"+engine.String(), "/")+"-tls", func(t *testing.T) { f(t, way{engine, client, server}) })
 		}
 	}
 }
@@ -101,13 +142,13 @@ func TestOnTheWire(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		method string
-		serve  func(c *net.TCPConn, r *http.Request, n int) bool
+		serve  func(c *peerConn, r *http.Request, n int) bool
 		want   string // outcome of all
 		detail string // in the samples of failures
 		per    int    // requests that one connection serves; 0: all of them
 	}{
-		{name: "answers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }, want: "200"},
-		{name: "answers in pieces", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "answers", serve: func(c *peerConn, _ *http.Request, _ int) bool { return say(c, fine) }, want: "200"},
+		{name: "answers in pieces", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			for _, b := range []byte(fine) {
 				if !say(c, string(b)) {
 					return false
@@ -115,73 +156,73 @@ func TestOnTheWire(t *testing.T) {
 			}
 			return true
 		}, want: "200"},
-		{name: "continue first", method: "POST", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "continue first", method: "POST", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 100 Continue\r\n\r\n") && say(c, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 		}, want: "201"},
-		{name: "early hints first", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "early hints first", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+fine)
 		}, want: "200"},
-		{name: "chunked with trailers", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "chunked with trailers", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n3\r\nabc\r\n") && say(c, "0\r\nT: 1\r\n\r\n")
 		}, want: "200"},
-		{name: "head", method: "HEAD", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "head", method: "HEAD", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
 		}, want: "200"},
-		{name: "ends with the connection", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "ends with the connection", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 200 OK\r\n\r\nuntil here")
 			return false
 		}, want: "200", per: 1},
-		{name: "says close", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "says close", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 		}, want: "200", per: 1},
-		{name: "closes idle connections", serve: func(c *net.TCPConn, _ *http.Request, n int) bool {
+		{name: "closes idle connections", serve: func(c *peerConn, _ *http.Request, n int) bool {
 			return say(c, fine) && n < 1
 		}, want: "200", per: 2},
-		{name: "says more than it was asked", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", per: 1},
-		{name: "busy", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "says more than it was asked", serve: func(c *peerConn, _ *http.Request, _ int) bool { return say(c, fine+fine) }, want: "200", per: 1},
+		{name: "busy", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		}, want: "503"},
 
-		{name: "resets", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return c.SetLinger(0) != nil }, want: "reset", detail: "reset by peer", per: 1},
-		{name: "closes instead of answering", serve: func(*net.TCPConn, *http.Request, int) bool { return false }, want: "reset", detail: "before the answer began", per: 1},
-		{name: "closes in the header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "HTTP/1.1 200 OK\r\nConte") && false }, want: "reset", detail: "middle of the answer", per: 1},
-		{name: "closes in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "resets", serve: func(c *peerConn, _ *http.Request, _ int) bool { c.reset(); return false }, want: "reset", detail: "reset by peer", per: 1},
+		{name: "closes instead of answering", serve: func(*peerConn, *http.Request, int) bool { return false }, want: "reset", detail: "before the answer began", per: 1},
+		{name: "closes in the header", serve: func(c *peerConn, _ *http.Request, _ int) bool { return say(c, "HTTP/1.1 200 OK\r\nConte") && false }, want: "reset", detail: "middle of the answer", per: 1},
+		{name: "closes in the body", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf") && false
 		}, want: "reset", detail: "middle of the answer", per: 1},
-		{name: "closes in a chunk", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "closes in a chunk", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhalf") && false
 		}, want: "reset", detail: "middle of the answer", per: 1},
-		{name: "says nothing", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return hang(c) }, want: "timeout", detail: "timeout", per: 1},
-		{name: "stalls in the body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "says nothing", serve: func(c *peerConn, _ *http.Request, _ int) bool { return hang(c) }, want: "timeout", detail: "timeout", per: 1},
+		{name: "stalls in the body", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf")
 			return hang(c)
 		}, want: "timeout", detail: "timeout", per: 1},
-		{name: "says interim answers only", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "says interim answers only", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 100 Continue\r\n\r\n")
 			return hang(c)
 		}, want: "timeout", detail: "timeout", per: 1},
-		{name: "never ends its body", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "never ends its body", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			say(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 			for say(c, "10000\r\n"+strings.Repeat("y", 0x10000)+"\r\n") {
 			}
 			return false
 		}, want: "timeout", detail: "timeout", per: 1},
-		{name: "speaks something else", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with", per: 1},
-		{name: "answers with two lengths", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "speaks something else", serve: func(c *peerConn, _ *http.Request, _ int) bool { return say(c, "220 mail.example ESMTP\r\n") }, want: "protocol", detail: "begins with", per: 1},
+		{name: "answers with two lengths", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
 		}, want: "protocol", detail: "as 1 and as 2", per: 1},
-		{name: "switches protocols", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "switches protocols", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
 		}, want: "protocol", detail: "101", per: 1},
-		{name: "never ends its header", serve: func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		{name: "never ends its header", serve: func(c *peerConn, _ *http.Request, _ int) bool {
 			for say(c, "X: "+strings.Repeat("y", 1000)+"\r\n") {
 			}
 			return false
 		}, want: "protocol", per: 1},
 	} {
-		onEngines(t, c.name, func(t *testing.T, engine Engine) {
+		onEngines(t, c.name, func(t *testing.T, w way) {
 			t.Parallel()
-			p := startPeer(t, c.serve)
+			p := w.startPeer(t, c.serve)
 			c := c
 			if c.method == "" {
 				c.method = "GET"
@@ -192,7 +233,7 @@ func TestOnTheWire(t *testing.T) {
 			if c.want == "timeout" {
 				spec.Timeout = ptr(80 * time.Millisecond)
 			}
-			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Seed: 1, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: p.address})); err != nil {
+			if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Seed: 1, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: p.address})); err != nil {
 				t.Fatal(err)
 			}
 			s.balance(t)
@@ -220,14 +261,14 @@ func TestOnTheWire(t *testing.T) {
 
 // What nobody asked for is not the answer to the next request.
 func TestSpeaksOutOfTurn(t *testing.T) {
-	onEngines(t, "", func(t *testing.T, engine Engine) {
+	onEngines(t, "", func(t *testing.T, w way) {
 		t.Parallel()
-		p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+		p := w.startPeer(t, func(c *peerConn, _ *http.Request, _ int) bool {
 			return say(c, fine) && say(c, "HTTP/1.1 500 Unasked\r\nContent-Length: 0\r\n\r\n")
 		})
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(1), Think: 300 * time.Millisecond}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: s.start, Until: 400 * time.Millisecond, Resolve: p.address})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: s.start, Until: 400 * time.Millisecond, Resolve: p.address})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)
@@ -241,14 +282,14 @@ func TestConnectionsThatCannotBeMade(t *testing.T) {
 	onEngines(t, "", testConnectionsThatCannotBeMade)
 }
 
-func testConnectionsThatCannotBeMade(t *testing.T, engine Engine) {
+func testConnectionsThatCannotBeMade(t *testing.T, w way) {
 	p := startPeer(t, nil)
 	gone := p.address()
 	p.stop()
 	for address, want := range map[string]string{gone: "refused", "": "refused", "127.0.0.1:99999": "other"} {
 		s := newSums()
 		spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50)}
-		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: engine, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
+		if err := Run(t.Context(), s.listen(Config{Spec: spec, Engine: w.engine, TLS: w.tls, Start: time.Now(), Until: 100 * time.Millisecond, Resolve: func() string { return address }})); err != nil {
 			t.Fatal(err)
 		}
 		s.balance(t)
@@ -261,14 +302,14 @@ func testConnectionsThatCannotBeMade(t *testing.T, engine Engine) {
 // A restarted service is found where it is now.
 func TestServiceMoves(t *testing.T) { onEngines(t, "", testServiceMoves) }
 
-func testServiceMoves(t *testing.T, engine Engine) {
-	answer := func(c *net.TCPConn, _ *http.Request, _ int) bool { return say(c, fine) }
-	old, moved := startPeer(t, answer), startPeer(t, answer)
+func testServiceMoves(t *testing.T, w way) {
+	answer := func(c *peerConn, _ *http.Request, _ int) bool { return say(c, fine) }
+	old, moved := w.startPeer(t, answer), w.startPeer(t, answer)
 	var address atomic.Value
 	address.Store(old.address())
 	c := Config{
 		Spec:   Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Users: ptr(2), Think: time.Millisecond},
-		Engine: engine, Seed: 1, Start: time.Now(), Until: time.Minute, Resolve: func() string { return address.Load().(string) },
+		Engine: w.engine, TLS: w.tls, Seed: 1, Start: time.Now(), Until: time.Minute, Resolve: func() string { return address.Load().(string) },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -296,11 +337,11 @@ func testServiceMoves(t *testing.T, engine Engine) {
 
 func TestCancelOnRealSockets(t *testing.T) { onEngines(t, "", testCancelOnRealSockets) }
 
-func testCancelOnRealSockets(t *testing.T, engine Engine) {
+func testCancelOnRealSockets(t *testing.T, w way) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var asked atomic.Int64
-	p := startPeer(t, func(c *net.TCPConn, _ *http.Request, _ int) bool {
+	p := w.startPeer(t, func(c *peerConn, _ *http.Request, _ int) bool {
 		if asked.Add(1) == 3 {
 			cancel()
 		}
@@ -309,7 +350,7 @@ func testCancelOnRealSockets(t *testing.T, engine Engine) {
 	s := newSums()
 	c := s.listen(Config{
 		Spec:   Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(100), Connections: ptr(3)},
-		Engine: engine, Start: time.Now(), Until: time.Hour, Resolve: p.address,
+		Engine: w.engine, TLS: w.tls, Start: time.Now(), Until: time.Hour, Resolve: p.address,
 	})
 	if err := Run(ctx, c); err != context.Canceled {
 		t.Fatal(err)

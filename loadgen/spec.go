@@ -48,7 +48,11 @@ type Spec struct {
 	Reply       *Reply            `yaml:"reply" json:"reply,omitempty"`             // where an answer ends; protocol tcp
 	Binary      bool              `yaml:"binary" json:"binary,omitempty"`           // messages are binary; protocol websocket
 
-	values map[string]string // of the secrets, once they are read
+	values      map[string]string // of the secrets, once they are read
+	Descriptors string            `yaml:"descriptors" json:"descriptors,omitempty"` // gRPC: a file of descriptors; default: the server says
+	Streams     *int              `yaml:"streams" json:"streams,omitempty"`         // HTTP/2: most requests under way on one connection; default 1
+
+	descriptors *descriptors // nil until ReadData or ReadDescriptors
 }
 
 // Request is one kind of request, short form "METHOD /path".
@@ -78,8 +82,12 @@ func (r *Request) ParseShort(text string) error {
 	return nil
 }
 
-// parseShort takes "METHOD /path" apart; text is what it was, if more or less.
+// parseShort takes "METHOD /path" apart, or the package.Service/Method that only
+// gRPC takes; text is what it was, if more or less.
 func parseShort(short string) (method, path, text string) {
+	if call := "/" + strings.TrimSpace(short); callPath(call) {
+		return "", call, short
+	}
 	method, path, ok := strings.Cut(strings.TrimSpace(short), " ")
 	path = strings.TrimSpace(path)
 	switch {
@@ -232,7 +240,8 @@ func (o *Order) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is not an order of requests: mixed (default, by weight) or listed (one after another)", text)
 }
 
-// StatusSet is "2xx", "402" or "200-399", both ends included.
+// StatusSet is "2xx", "402" or "200-399", both ends included; of gRPC a status by
+// its name, which stands above HTTP's.
 type StatusSet struct {
 	From int
 	To   int
@@ -241,6 +250,10 @@ type StatusSet struct {
 // UnmarshalText reads one of the three forms.
 func (s *StatusSet) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
+	if status, ok := grpcStatus(t); ok {
+		s.From, s.To = status, status
+		return nil
+	}
 	from, to, isRange := strings.Cut(t, "-")
 	switch {
 	case len(t) == 3 && t[0] >= '1' && t[0] <= '5' && t[1:] == "xx":
@@ -253,7 +266,7 @@ func (s *StatusSet) UnmarshalText(text []byte) error {
 	a, errA := strconv.Atoi(strings.TrimSpace(from))
 	b, errB := strconv.Atoi(strings.TrimSpace(to))
 	if errA != nil || errB != nil {
-		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399"`, t)
+		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399", or for gRPC one of %s`, t, grpcStatusNames())
 	}
 	if a < 100 || b > 599 || a > b {
 		return fmt.Errorf(`%q: status codes go from 100 to 599, the lower one first`, t)
@@ -267,6 +280,8 @@ func (s StatusSet) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 
 func (s StatusSet) String() string {
 	switch {
+	case s.From >= grpcOutcome:
+		return outcome(s.From).String()
 	case s.From == s.To:
 		return strconv.Itoa(s.From)
 	case s.From%100 == 0 && s.To == s.From+99:
@@ -405,7 +420,11 @@ func (s Spec) users() int {
 
 // isOK tells whether a status code is what the stream wants.
 func (s Spec) isOK(status int) bool {
-	if len(s.OK) == 0 {
+	switch {
+	case len(s.OK) > 0:
+	case s.Protocol == GRPC:
+		return status == grpcOutcome
+	default:
 		return status >= 200 && status <= 399
 	}
 	for _, set := range s.OK {
@@ -416,8 +435,21 @@ func (s Spec) isOK(status int) bool {
 	return false
 }
 
-// own are the stream's requests, or its session's, as they are written.
+// own are the stream's requests, or its session's, as they are written; calls are
+// POST, which nobody has to write.
 func (s Spec) own() []Request {
+	all := s.written()
+	if s.Protocol != GRPC {
+		return all
+	}
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Method = cmp.Or(all[i].Method, "POST")
+	}
+	return all
+}
+
+func (s Spec) written() []Request {
 	switch {
 	case s.Request != nil:
 		return []Request{*s.Request}

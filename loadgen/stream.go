@@ -23,9 +23,10 @@ type stream struct {
 	order    []uint32        // which kind comes when, and again; nil where weights decide
 	session  bool            // the kinds are steps
 	sources  []*source
-	slots    int  // captured values
-	watched  bool // somebody looks at answers, follows redirects, or is told the time
 	redact   *redactor
+	slots    int                    // captured values
+	watched  bool                   // somebody looks at answers, follows redirects, or is told the time
+	wanted   [grpcOutcome + 20]bool // the status codes that are good
 }
 
 // plain tells whether the stream's requests stand each for itself: appendRequest
@@ -34,6 +35,11 @@ type stream struct {
 func (s *stream) plain() bool {
 	unique := slices.ContainsFunc(s.sources, func(src *source) bool { return src.order == Unique })
 	return !s.session && !s.watched && !unique
+}
+
+// ok tells whether a request met a good fate.
+func (s *stream) ok(f *finished) bool {
+	return f.outcome >= 100 && (f.wanted || s.wanted[f.outcome])
 }
 
 // kind is one compiled Request, or SessionStep.
@@ -55,9 +61,11 @@ type kind struct {
 	redirects int
 	checks    []check
 	captures  []capture
-	keepBody  bool // a check or capture looks at it
-	status    bool // a check asks for a status
+	keepBody  bool      // a check or capture looks at it
+	status    bool      // a check asks for a status
+	rpc       *grpcCall // what it calls, in gRPC
 	think     time.Duration
+	call      string // "GET /healthz", where that is always the same
 }
 
 type header struct {
@@ -71,6 +79,9 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 	s, order := s.expanded()
 	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0, redact: newRedactor(s.values)}
 	sp := s.speech()
+	for status := range st.wanted {
+		st.wanted[status] = s.isOK(status)
+	}
 	in := st.scope(s)
 	readable := true // all templates
 	names := s.stepNames()
@@ -105,6 +116,11 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.path = template(at+".path", "path", r.Path)
 		}
 		k.values = k.path.values
+		if k.path.static() {
+			if path, err := k.path.append(nil, new(draw)); err == nil {
+				k.call = k.method + " " + string(path)
+			}
+		}
 		bodyAt := at + ".body"
 		if own.Body == "" {
 			bodyAt = "body"
@@ -148,7 +164,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.redirects = *r.Redirects
 		}
 		for n, c := range r.Check {
-			k.checks = append(k.checks, check{c, template(fmt.Sprintf("%s.check[%d]", at, n), "check", c.want)})
+			k.checks = append(k.checks, newCheck(c, template(fmt.Sprintf("%s.check[%d]", at, n), "check", c.want)))
 			k.keepBody = k.keepBody || c.ofBody()
 			k.status = k.status || c.subject == "status"
 		}
@@ -226,12 +242,20 @@ func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (r
 			return dst, body, fmt.Errorf("the path %q %s", dst[at:], problem)
 		}
 	}
+	return k.appendRest(dst, body, host, cookies, false, d, trace)
+}
+
+// appendRest renders what comes after method and path. A bare request has no body.
+func (k *kind) appendRest(dst, body []byte, host, cookies string, bare bool, d, trace *draw) (request, usedBody []byte, err error) {
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	if !k.host {
 		dst = append(append(append(dst, "Host: "...), host...), "\r\n"...)
 	}
 	dst = append(dst, "User-Agent: chaosctl\r\n"...)
 	for _, h := range k.headers {
+		if bare && strings.EqualFold(h.name, "Content-Type") {
+			continue
+		}
 		dst = append(append(dst, h.name...), ": "...)
 		at := len(dst)
 		if dst, err = h.value.append(dst, d); err != nil {
@@ -258,6 +282,9 @@ func (k *kind) append(dst, body []byte, host, cookies string, d, trace *draw) (r
 		dst = append(dst, "traceparent: 00-"...)
 		dst = append(trace.trace(dst), "-01\r\n"...)
 	}
+	if bare {
+		return append(dst, "\r\n"...), body[:0], nil
+	}
 	if body, err = k.body.append(body[:0], d); err != nil {
 		return dst, body, fmt.Errorf("rendering the body: %w", err)
 	}
@@ -275,15 +302,6 @@ func (k *kind) static() bool {
 		}
 	}
 	return k.auth == nil && k.path.static() && k.body.static()
-}
-
-func (t *tmpl) static() bool {
-	for _, o := range t.ops {
-		if o.call != nil {
-			return false
-		}
-	}
-	return t.execute == nil
 }
 
 // describe is "POST /checkout": method and rendered path of a request that never

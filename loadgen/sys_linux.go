@@ -1,7 +1,10 @@
 package loadgen
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,6 +28,96 @@ func spent(raw syscall.RawConn) bool {
 		return true
 	})
 	return closed || err != nil
+}
+
+// readNow reads what a connection has, or returns errAgain.
+func readNow(raw syscall.RawConn, p []byte) (n int, err error) {
+	failed := raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == unix.EAGAIN:
+		return 0, errAgain
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// talk writes a request to a socket and reads the beginning of its answer, in one
+// wait of package net's: Read and Write would look for the answer before it can be
+// there, which is a system call.
+type talk struct {
+	raw    syscall.RawConn
+	step   func(fd uintptr) bool // kept: to make it anew would be garbage
+	out    []byte
+	in     []byte
+	asked  bool
+	sent   int
+	read   int
+	failed syscall.Errno
+}
+
+func newTalk(raw syscall.RawConn) *talk {
+	t := &talk{raw: raw}
+	t.step = t.next
+	return t
+}
+
+// do returns how many bytes of out were sent and, if all were, what package net's
+// Read would. Where not all were sent, there is an error, or no more room in the
+// socket now.
+func (t *talk) do(out, in []byte) (sent, read int, err error) {
+	t.out, t.in, t.asked, t.sent, t.read, t.failed = out, in, false, 0, 0, 0
+	err = t.raw.Read(t.step)
+	op, ok := errors.AsType[*net.OpError](err)
+	if ok {
+		op.Op = "read" // it says raw-read
+	}
+	call := "read"
+	if t.sent < len(out) {
+		call = "write"
+	}
+	switch {
+	case err != nil:
+	case t.failed != 0:
+		err = &net.OpError{Op: call, Net: "tcp", Err: os.NewSyscallError(call, t.failed)}
+	case call == "read" && t.read == 0:
+		err = io.EOF
+	}
+	return t.sent, t.read, err
+}
+
+func (t *talk) next(fd uintptr) (done bool) {
+	if !t.asked {
+		t.asked = true
+		n, errno := sendTo(int(fd), t.out)
+		if errno != unix.EAGAIN && errno != unix.EINTR {
+			t.failed = errno
+		}
+		t.sent = n
+		return n < len(t.out)
+	}
+	for {
+		n, errno := receiveFrom(int(fd), t.in, 0)
+		switch errno {
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			t.read, t.failed = n, errno
+			return true
+		}
+	}
 }
 
 // timerfd waits with the kernel's high-resolution timers, through the netpoller:

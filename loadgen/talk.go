@@ -40,8 +40,9 @@ func (e *replyError) Error() string { return e.text }
 // library that reads from a goroutine of its own may use it, too.
 type link struct {
 	net.Conn
-	in   *bufio.Reader // of the Conn
-	raw  syscall.RawConn
+	in   *bufio.Reader   // of the Conn
+	raw  syscall.RawConn // of the Conn, or of what is below its TLS
+	tls  *secured        // the Conn, if it is
 	host string
 
 	sent, read atomic.Int64 // bytes
@@ -54,12 +55,30 @@ type link struct {
 func newLink(c net.Conn, host string) *link {
 	l := &link{Conn: c, host: host}
 	l.in = bufio.NewReader(l)
+	return l
+}
+
+// rawOf is the socket of a connection, if it has one.
+func rawOf(c net.Conn) syscall.RawConn {
 	if s, ok := c.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
-			l.raw = raw
+			return raw
 		}
 	}
-	return l
+	return nil
+}
+
+// spent tells whether an idle connection is of no more use. What came may be of TLS
+// itself, like a ticket to resume the session with.
+func (l *link) spent() bool {
+	if l.tls == nil || !spent(l.raw) {
+		return spent(l.raw)
+	}
+	var b [1]byte
+	l.tls.wire.hasty = true
+	n, err := l.tls.Read(b[:])
+	l.tls.wire.hasty = false
+	return n > 0 || err != errAgain
 }
 
 func (l *link) Read(p []byte) (int, error) {
@@ -101,6 +120,7 @@ type talker struct {
 	resolve  func() string
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	network  string
+	secure   *secure // nil where the connection is not secured here
 	dialect  dialect
 	numbered bool // what a request was is told by its number
 
@@ -111,7 +131,7 @@ type talker struct {
 
 func newTalker(ctx context.Context, s *stream, c Config, network string, d dialect) *talker {
 	return &talker{
-		ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), network: network, dialect: d,
+		ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), secure: c.secure, network: network, dialect: d,
 		numbered: !s.session && !slices.ContainsFunc(s.sources, func(src *source) bool { return src.order == Unique }),
 		trip:     &trip{stream: s, start: c.Start, scheme: string(s.spec.Protocol)},
 	}
@@ -176,6 +196,7 @@ func (c *talker) do(j job, deadline time.Time) result {
 
 // attempt carries out one request and its answer.
 func (c *talker) attempt(deadline time.Time) (r result) {
+	r.handshake = unknown
 	for {
 		if l := c.link; l != nil {
 			l.arm(deadline)
@@ -185,13 +206,11 @@ func (c *talker) attempt(deadline time.Time) (r result) {
 		}
 		fresh := c.link == nil
 		if fresh {
-			began := time.Now()
-			if err := c.connect(deadline); err != nil {
+			if err := c.connect(deadline, &r); err != nil {
 				c.hangUp()
 				r.class, r.outcome, r.detail = unsaid(err)
 				return r
 			}
-			r.connected, r.connect = true, time.Since(began)
 		}
 		l := c.link
 		l.recount()
@@ -227,19 +246,29 @@ func (c *talker) attempt(deadline time.Time) (r result) {
 	}
 }
 
-// connect makes a connection and makes it ready.
-func (c *talker) connect(deadline time.Time) error {
+// connect makes a connection and makes it ready, and notes in r how long that took.
+func (c *talker) connect(deadline time.Time, r *result) error {
 	ctx, cancel := context.WithDeadline(c.ctx, deadline)
 	defer cancel()
 	host := c.resolve()
 	if host == "" {
 		return errNoAddress
 	}
+	began := time.Now()
 	conn, err := c.dial(ctx, c.network, host)
 	if err != nil {
 		return err
 	}
+	raw := rawOf(conn)
+	var over *secured
+	if c.secure != nil {
+		if over, err = c.secure.handshake(ctx, conn, host); err != nil {
+			return err
+		}
+		conn, r.handshake, r.resumed = over, over.took, over.resumed
+	}
 	l := newLink(conn, host)
+	l.raw, l.tls = raw, over
 	c.mu.Lock()
 	c.link = l
 	c.mu.Unlock()
@@ -251,6 +280,7 @@ func (c *talker) connect(deadline time.Time) error {
 	if err := c.dialect.open(l, c.trip); err != nil {
 		return openingError{err}
 	}
+	r.connected, r.connect = true, time.Since(began)-max(r.handshake, 0)
 	return nil
 }
 

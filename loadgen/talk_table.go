@@ -42,7 +42,7 @@ func openTalk(ctx context.Context, c Config, s *stream) (carrier, error) {
 		}
 		// PostgreSQL agrees on TLS in its own way, after the connection is made.
 		plain := c
-		plain.TLS = nil
+		plain.secure = nil
 		return newTalker(ctx, s, plain, "tcp", &postgresDialect{login: login, tls: c.TLS})
 	}}, nil
 }

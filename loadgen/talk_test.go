@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -54,8 +55,8 @@ func talkServer(t *testing.T, serve func(c net.Conn, n int)) string {
 	return l.Addr().String()
 }
 
-// talk runs a stream against an address: so many requests, one after another.
-func talk(t *testing.T, s Spec, requests int, address string) *sums {
+// converse runs a stream against an address: so many requests, one after another.
+func converse(t *testing.T, s Spec, requests int, address string) *sums {
 	t.Helper()
 	s.Name, s.To = "talk", "there"
 	if s.Rate == nil && s.Users == nil {
@@ -179,7 +180,7 @@ func TestRedis(t *testing.T) {
 				c.outcomes = map[string]int{"answered": 3}
 			}
 			c.request.Check = checksOf(t, c.check...)
-			got := talk(t, Spec{Protocol: Redis, Request: c.request}, 3, redisFake(t, func([]string) string { return c.reply }))
+			got := converse(t, Spec{Protocol: Redis, Request: c.request}, 3, redisFake(t, func([]string) string { return c.reply }))
 			got.wants(t, c.outcomes, c.detail)
 		})
 	}
@@ -196,13 +197,13 @@ func TestRedisLogin(t *testing.T) {
 		seen = append(seen, strings.Join(words, " "))
 		return "+OK\r\n"
 	})
-	got := talk(t, Spec{Protocol: Redis, Login: &Login{User: "u", Password: "p w", Database: "3"}, Request: shortly(`SET "a b" {{seq}}`)}, 2, address)
+	got := converse(t, Spec{Protocol: Redis, Login: &Login{User: "u", Password: "p w", Database: "3"}, Request: shortly(`SET "a b" {{seq}}`)}, 2, address)
 	got.wants(t, map[string]int{"answered": 2}, "")
 	if want := "AUTH u p w|SELECT 3|SET a b 0|SET a b 1"; strings.Join(seen, "|") != want || got.Connects != 1 {
 		t.Errorf("the server saw %q on %d connections, want %q on one", seen, got.Connects, want)
 	}
 	refused := redisFake(t, func([]string) string { return "-WRONGPASS invalid\r\n" })
-	talk(t, Spec{Protocol: Redis, Login: &Login{Password: "x"}, Request: shortly("PING")}, 1, refused).
+	converse(t, Spec{Protocol: Redis, Login: &Login{Password: "x"}, Request: shortly("PING")}, 1, refused).
 		wants(t, map[string]int{"error WRONGPASS": 1}, "AUTH: WRONGPASS invalid")
 }
 
@@ -228,7 +229,7 @@ func TestRedisInPieces(t *testing.T) {
 	})
 	r := shortly("GET x")
 	r.Check = checksOf(t, `json $[0] == "abc"`, "json $[1] == -12")
-	talk(t, Spec{Protocol: Redis, Request: r}, 2, address).wants(t, map[string]int{"answered": 1, "reset": 1}, "in the middle of the answer")
+	converse(t, Spec{Protocol: Redis, Request: r}, 2, address).wants(t, map[string]int{"answered": 1, "reset": 1}, "in the middle of the answer")
 }
 
 func TestTCP(t *testing.T) {
@@ -286,7 +287,7 @@ func TestTCP(t *testing.T) {
 			}
 			r := shortly(`PING {{seq}}\n`)
 			r.Check = checksOf(t, c.check...)
-			got := talk(t, Spec{Protocol: TCP, Reply: &c.reply, Request: r}, 3, talkServer(t, c.serve))
+			got := converse(t, Spec{Protocol: TCP, Reply: &c.reply, Request: r}, 3, talkServer(t, c.serve))
 			got.wants(t, c.outcomes, c.detail)
 			if got.Connects != c.connects {
 				t.Errorf("%d connections, want %d", got.Connects, c.connects)
@@ -299,7 +300,7 @@ func TestTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
-		talk(t, Spec{Protocol: TCP, Reply: &Reply{Close: true}, Request: shortly("x")}, 1, l.Addr().String()).wants(t, map[string]int{"refused": 1}, "")
+		converse(t, Spec{Protocol: TCP, Reply: &Reply{Close: true}, Request: shortly("x")}, 1, l.Addr().String()).wants(t, map[string]int{"refused": 1}, "")
 	})
 }
 
@@ -338,14 +339,14 @@ func TestUDP(t *testing.T) {
 	})
 	r := shortly("n {{seq}}")
 	r.Check = checksOf(t, `body == "n {{seq}}"`)
-	got := talk(t, Spec{Protocol: UDP, Request: r, Think: 20 * time.Millisecond, Timeout: ptr(300 * time.Millisecond)}, 6, server.LocalAddr().String())
+	got := converse(t, Spec{Protocol: UDP, Request: r, Think: 20 * time.Millisecond, Timeout: ptr(300 * time.Millisecond)}, 6, server.LocalAddr().String())
 	got.wants(t, map[string]int{"answered": 5, "timeout": 1}, "")
 	if got.Connects != 2 {
 		t.Errorf("%d sockets, want a second one after the timeout", got.Connects)
 	}
 	server.Close()
 	all.Wait()
-	talk(t, Spec{Protocol: UDP, Request: shortly("x"), Timeout: ptr(300 * time.Millisecond)}, 1, server.LocalAddr().String()).wants(t, map[string]int{"refused": 1}, "")
+	converse(t, Spec{Protocol: UDP, Request: shortly("x"), Timeout: ptr(300 * time.Millisecond)}, 1, server.LocalAddr().String()).wants(t, map[string]int{"refused": 1}, "")
 }
 
 // wsServer upgrades and then lets serve speak frames.
@@ -458,7 +459,7 @@ func TestWebSocket(t *testing.T) {
 			r := shortly("GET /chat?room={{int 1 9}}")
 			r.Body = firstOf(c.body, "hello {{seq}}")
 			r.Check = checksOf(t, c.check...)
-			got := talk(t, Spec{Protocol: WebSocket, Request: r, Think: 5 * time.Millisecond}, 3, address)
+			got := converse(t, Spec{Protocol: WebSocket, Request: r, Think: 5 * time.Millisecond}, 3, address)
 			got.wants(t, c.outcomes, c.detail)
 			if got.Connects != c.connects {
 				t.Errorf("%d connections, want %d", got.Connects, c.connects)
@@ -496,7 +497,7 @@ func TestWebSocketUpgrade(t *testing.T) {
 			})
 			r := shortly("GET /chat")
 			r.Body, r.Headers = "hi", map[string]string{"Origin": "http://a"}
-			talk(t, Spec{Protocol: WebSocket, Request: r}, 2, address).wants(t, map[string]int{c.outcome: 2}, c.detail)
+			converse(t, Spec{Protocol: WebSocket, Request: r}, 2, address).wants(t, map[string]int{c.outcome: 2}, c.detail)
 		})
 	}
 }
@@ -603,4 +604,35 @@ func FuzzFrame(f *testing.F) {
 		near.Close()
 		all.Wait()
 	})
+}
+
+// Over TLS an idle connection is kept, tickets of the server or not, and one that
+// the server has closed is not used again.
+func TestTalkOverTLS(t *testing.T) {
+	client, server := trusted(t)
+	address := talkServer(t, func(c net.Conn, _ int) {
+		secure := tls.Server(c, server)
+		in := bufio.NewReader(secure)
+		for n := 1; ; n++ {
+			if _, err := readCommand(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(secure, "+OK\r\n")
+			if n == 3 {
+				secure.Close()
+				return
+			}
+		}
+	})
+	s := Spec{Name: "a", To: "b", Protocol: Redis, Request: shortly("PING"), Users: ptr(1), Think: 20 * time.Millisecond}
+	got := newSums()
+	c := got.listen(Config{Spec: s, Until: time.Hour, Requests: 5, TLS: client, Resolve: func() string { return address }})
+	if err := Run(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+	got.balance(t)
+	got.wants(t, map[string]int{"answered": 5}, "")
+	if got.Connects != 2 || got.Handshake.Count() != 2 {
+		t.Errorf("%d connections and %d handshakes, want two", got.Connects, got.Handshake.Count())
+	}
 }

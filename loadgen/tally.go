@@ -17,8 +17,8 @@ import (
 type ledger struct {
 	// Of the loop.
 	tallies   map[int64]*tally
-	last      *tally     // the one used last
-	ok        [1000]bool // by status
+	last      *tally // the one used last
+	stream    *stream
 	samples   sampler
 	fates     []finished // of everything that was resolved, where they are wanted
 	keepFates bool
@@ -40,75 +40,50 @@ type published struct {
 	fates   []finished
 }
 
-// tally is what a loop knows of one window and has not published.
+// tally counts what is noted of one window, of one step, until a Window is told of it.
 type tally struct {
-	window   int64
+	key      windowKey
 	count    count
 	resolved int
 	good     int
 	failed   int
 	dropped  int
 	connects int
+	resumed  int
 	sent     int64 // bytes
 	read     int64
 	outcomes []outcomeCount // few are different
 
-	okLatency, failedLatency, lag, service, firstByte, connect hdr.Counts
+	okLatency, failedLatency, lag, service, firstByte, connect, handshake hdr.Counts
 }
 
 type outcomeCount struct {
 	outcome outcome
+	class   string
 	n       int
 }
 
-func newLedger(c Config) *ledger {
-	l := &ledger{tallies: map[int64]*tally{}, keepFates: c.OnResult != nil, keep: c.OnSample != nil}
-	for status := range l.ok {
-		l.ok[status] = c.Spec.isOK(status)
-	}
-	l.published.passed = c.From
-	return l
-}
-
-// tally is the one of the window in which due lies.
-func (l *ledger) tally(due time.Duration) *tally {
-	w := windowOf(due)
-	if l.last != nil && l.last.window == w {
-		return l.last
-	}
-	t := l.tallies[w]
-	if t == nil {
-		if n := len(l.spare); n > 0 {
-			t, l.spare = l.spare[n-1], l.spare[:n-1]
-		} else {
-			t = new(tally)
-		}
-		t.window = w
-		l.tallies[w] = t
-		l.latest = max(l.latest, time.Duration(w+1)*windowLength)
-	}
-	l.last = t
-	return t
-}
-
-// finish notes a fate.
-func (l *ledger) finish(f *finished) {
-	t := l.tally(f.due)
+// finish counts a fate; ok says that it is a good one.
+func (t *tally) finish(f *finished, ok bool) {
 	t.resolved++
-	t.note(f.outcome)
+	t.note(f.outcome, f.class)
 	if f.lag >= 0 {
 		t.lag.Record(f.lag)
 	}
 	if f.connect >= 0 {
 		t.connects++
 		t.connect.Record(f.connect)
+		if f.handshake >= 0 {
+			t.handshake.Record(f.handshake)
+		}
+		if f.resumed {
+			t.resumed++
+		}
 	}
 	t.sent += int64(f.sent)
 	t.read += int64(f.read)
-	ok := f.outcome >= 100 && l.ok[f.outcome]
 	switch {
 	case f.outcome == canceled:
-		return
 	case ok:
 		t.good++
 		t.okLatency.Record(f.latency)
@@ -121,22 +96,89 @@ func (l *ledger) finish(f *finished) {
 			t.dropped++
 		}
 	}
+}
+
+func (t *tally) note(o outcome, class string) {
+	for i := range t.outcomes {
+		if t.outcomes[i].outcome == o && t.outcomes[i].class == class {
+			t.outcomes[i].n++
+			return
+		}
+	}
+	t.outcomes = append(t.outcomes, outcomeCount{o, class, 1})
+}
+
+// moveTo adds the tally to a window, and empties it.
+func (t *tally) moveTo(w *window) {
+	w.DueCount += t.count.due
+	w.Sent += t.count.sent
+	w.Queued += t.count.queued
+	w.Late += t.count.late
+	w.due += t.count.due
+	w.resolved += t.resolved
+	w.OK += t.good
+	w.Failed += t.failed
+	w.Dropped += t.dropped
+	w.Connects += t.connects
+	w.Resumed += t.resumed
+	w.BytesSent += t.sent
+	w.BytesReceived += t.read
+	for _, o := range t.outcomes {
+		w.Outcomes[outcomeName(o.outcome, o.class)] += o.n
+	}
+	for _, h := range []struct {
+		from *hdr.Counts
+		to   *hdr.Histogram
+	}{
+		{&t.okLatency, w.OKLatency}, {&t.failedLatency, w.FailedLatency}, {&t.lag, w.Lag}, {&t.service, w.Service},
+		{&t.firstByte, w.FirstByte}, {&t.connect, w.Connect}, {&t.handshake, w.Handshake},
+	} {
+		h.from.MoveTo(h.to)
+	}
+	t.count, t.resolved, t.good, t.failed, t.dropped, t.connects, t.resumed = count{}, 0, 0, 0, 0, 0, 0
+	t.sent, t.read, t.outcomes = 0, 0, t.outcomes[:0]
+}
+
+func newLedger(c Config, s *stream) *ledger {
+	l := &ledger{stream: s, tallies: map[int64]*tally{}, keepFates: c.OnResult != nil, keep: c.OnSample != nil}
+	l.published.passed = c.From
+	return l
+}
+
+// tally is the one of the window in which due lies.
+func (l *ledger) tally(due time.Duration) *tally {
+	w := windowOf(due)
+	if l.last != nil && l.last.key.at == w {
+		return l.last
+	}
+	t := l.tallies[w]
+	if t == nil {
+		if n := len(l.spare); n > 0 {
+			t, l.spare = l.spare[n-1], l.spare[:n-1]
+		} else {
+			t = new(tally)
+		}
+		t.key = windowKey{at: w}
+		l.tallies[w] = t
+		l.latest = max(l.latest, time.Duration(w+1)*windowLength)
+	}
+	l.last = t
+	return t
+}
+
+// finish notes a fate.
+func (l *ledger) finish(f *finished) {
+	ok := l.stream.ok(f)
+	l.tally(f.due).finish(f, ok)
+	if f.outcome == canceled {
+		return
+	}
 	if l.keep {
 		l.samples.see(f, ok)
 	}
 	if l.keepFates {
 		l.fates = append(l.fates, *f)
 	}
-}
-
-func (t *tally) note(o outcome) {
-	for i := range t.outcomes {
-		if t.outcomes[i].outcome == o {
-			t.outcomes[i].n++
-			return
-		}
-	}
-	t.outcomes = append(t.outcomes, outcomeCount{o, 1})
 }
 
 // settled tells that there is nothing to publish: not even that a window is over.
@@ -171,11 +213,11 @@ func (l *ledger) collect(c *collector) (passed time.Duration) {
 	l.published = published{passed: p.passed}
 	l.mu.Unlock()
 	for _, t := range p.tallies {
-		c.add(t)
+		t.moveTo(c.window(t.key))
 	}
 	for i := range p.samples {
 		f := &p.samples[i]
-		c.samples.see(f, f.outcome >= 100 && l.ok[f.outcome])
+		c.samples.see(f, l.stream.ok(f))
 	}
 	for i := range p.fates {
 		c.config.OnResult(c.result(&p.fates[i]))
@@ -188,35 +230,4 @@ func (l *ledger) collect(c *collector) (passed time.Duration) {
 		l.published.fates = p.fates[:0]
 	}
 	return p.passed
-}
-
-// add takes what a loop knows of a window, and empties it.
-func (c *collector) add(t *tally) {
-	w := c.window(t.window, 0)
-	w.DueCount += t.count.due
-	w.Sent += t.count.sent
-	w.Queued += t.count.queued
-	w.Late += t.count.late
-	w.due += t.count.due
-	w.resolved += t.resolved
-	w.OK += t.good
-	w.Failed += t.failed
-	w.Dropped += t.dropped
-	w.Connects += t.connects
-	w.BytesSent += t.sent
-	w.BytesReceived += t.read
-	for _, o := range t.outcomes {
-		w.Outcomes[o.outcome.String()] += o.n
-	}
-	for _, h := range []struct {
-		from *hdr.Counts
-		to   *hdr.Histogram
-	}{
-		{&t.okLatency, w.OKLatency}, {&t.failedLatency, w.FailedLatency}, {&t.lag, w.Lag},
-		{&t.service, w.Service}, {&t.firstByte, w.FirstByte}, {&t.connect, w.Connect},
-	} {
-		h.from.MoveTo(h.to)
-	}
-	t.count, t.resolved, t.good, t.failed, t.dropped = count{}, 0, 0, 0, 0
-	t.connects, t.sent, t.read, t.outcomes = 0, 0, 0, t.outcomes[:0]
 }

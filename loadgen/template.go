@@ -255,6 +255,16 @@ func (t *tmpl) append(dst []byte, d *draw) ([]byte, error) {
 	return append(dst, e.out.Bytes()...), nil
 }
 
+// static tells that it always renders to the same.
+func (t *tmpl) static() bool {
+	for _, o := range t.ops {
+		if o.call != nil {
+			return false
+		}
+	}
+	return t.execute == nil
+}
+
 // compile turns text and calls with literal arguments into ops.
 func (t *tmpl) compile(list *parse.ListNode, in *scope) bool {
 	for _, n := range list.Nodes {

@@ -33,12 +33,15 @@ type loadFlags struct {
 	duration    time.Duration
 	requests    uint64
 	connections int
+	http2       bool
+	streams     int
+	descriptors string
 	timeout     time.Duration
 	method      string
 	headers     []string
 	body        string
 	ok          string
-	insecure    bool
+	tls         tlsFlags
 	seed        uint64
 	arrivals    string
 	warmup      time.Duration
@@ -86,6 +89,9 @@ Latency counts from the moment at which a request was due: a server that stalls
 is charged for every request that fell due meanwhile. Service time (from the
 send) and the generator's own lag are shown beside it.
 
+grpc://HOST:PORT/package.Service/Method (grpcs:// with TLS) makes unary calls, with
+--body for their message in JSON.
+
 FILE is a list of targets in vegeta's formats (HTTP or JSON), sent in turn, or a
 load stream as a scenario writes it (*.yaml), with a URL for its "to".
 
@@ -97,6 +103,8 @@ seen, and exits 4.`,
   chaosctl load http://127.0.0.1:8080/ --users 64 --think 100ms
   chaosctl load http://127.0.0.1:8080/ --rate 200/s --objective 'ok >= 99.9%' --objective 'p99 < 50ms'
   chaosctl load http://127.0.0.1:8080/ --find-max 'p99 < 50ms'
+  chaosctl load https://127.0.0.1:8443/ --http2 --users 64 --streams 8
+  chaosctl load grpc://127.0.0.1:9090/shop.v1.Stock/Reserve --body '{"product":"p-{{int 1 9}}"}'
   chaosctl load targets.txt --rate 100/s --arrivals poisson --samples samples.bin`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -110,6 +118,9 @@ seen, and exits 4.`,
 	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due (default of a replay: all of it)")
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
+	fl.BoolVar(&f.http2, "http2", false, "HTTP/2: by prior knowledge for http://, agreed on by TLS for https://")
+	fl.IntVar(&f.streams, "streams", 0, "HTTP/2 and gRPC: most requests under way on one connection (default 1)")
+	fl.StringVar(&f.descriptors, "descriptors", "", "gRPC: a file that says what the services are, as protoc and buf make it (default: the server is asked)")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of a request, since it was due")
 	fl.StringVarP(&f.method, "method", "X", "", "method (default GET, or POST with a body)")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "header, 'Name: value'; may be repeated")
@@ -123,7 +134,12 @@ seen, and exits 4.`,
 	fl.BoolVar(&f.binary, "binary", false, "ws: messages are binary")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "NAME=VARIABLE: {{.secret.NAME}} is what that variable of the environment holds; may be repeated")
 	fl.StringVar(&f.ok, "ok", "", "which answers are good, like 2xx,404 (default 200-399)")
-	fl.BoolVarP(&f.insecure, "insecure", "k", false, "https: accept any certificate")
+	fl.BoolVarP(&f.tls.insecure, "insecure", "k", false, "https: accept any certificate")
+	fl.StringVar(&f.tls.authorities, "cacert", "", "https: trust the certificates in this file (PEM) instead of the system's")
+	fl.StringVar(&f.tls.certificate, "cert", "", "https: the client's own certificate (PEM)")
+	fl.StringVar(&f.tls.key, "key", "", "https: its key (PEM; default: in the file of --cert)")
+	fl.StringVar(&f.tls.server, "server-name", "", "https: whose certificate it is to be, and the name asked for (default: the URL's host)")
+	fl.BoolVar(&f.tls.withoutResumption, "no-resumption", false, "https: a whole handshake for every connection, instead of resuming sessions")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
 	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
@@ -306,12 +322,14 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if err := p.engine.UnmarshalText([]byte(f.engine)); err != nil {
 		return nil, usage(fmt.Errorf("--engine: %w", err), "")
 	}
-	if _, _, err := p.config().Chosen(); err != nil {
+	if err := p.target.secure(f.tls); err != nil {
 		return nil, usage(err, "")
 	}
-	p.target.insecure = f.insecure
-	if scheme, _ := schemeOf(p.target.scheme); f.insecure && !scheme.tls && p.target.sslmode == "" {
-		return nil, usage(fmt.Errorf("--insecure is for https and other URLs with TLS; this is %s", p.target.scheme), "")
+	if p.target.tls != nil && (p.spec.Protocol == loadgen.H2 || p.spec.Protocol == loadgen.GRPC) {
+		p.target.tls.NextProtos = []string{"h2"} // also of the first connection, which only tries
+	}
+	if _, _, err := p.config().Chosen(); err != nil {
+		return nil, usage(err, "")
 	}
 	return p, p.target.lookup(ctx)
 }
@@ -357,6 +375,29 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	}
 	if changed("connections") {
 		s.Connections = &f.connections
+	}
+	if f.http2 {
+		want := loadgen.H2C
+		if p.target.scheme == "https" {
+			want = loadgen.H2
+		}
+		if s.Protocol != loadgen.AutoProtocol && s.Protocol != want {
+			return fmt.Errorf("--http2: the load speaks %s already", s.Protocol)
+		}
+		s.Protocol = want
+	}
+	if changed("streams") {
+		s.Streams = &f.streams
+	}
+	if f.descriptors != "" {
+		raw, err := os.ReadFile(f.descriptors)
+		if err == nil {
+			err = s.ReadDescriptors(f.descriptors, raw)
+		}
+		if err != nil {
+			return fmt.Errorf("--descriptors: %w", err)
+		}
+		s.Descriptors = f.descriptors
 	}
 	if changed("arrivals") {
 		if err := s.Spacing.UnmarshalText([]byte(f.arrivals)); err != nil {
@@ -412,7 +453,7 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 			r.Method = f.method
 		case r.Method == "" && body != "":
 			r.Method = "POST"
-		case r.Method == "":
+		case r.Method == "" && s.Protocol != loadgen.GRPC:
 			r.Method = "GET"
 		}
 		if body != "" && r.Body == "" {
@@ -454,7 +495,7 @@ func merged(base, over map[string]string) map[string]string {
 func flagOf(path string) string {
 	first, _, _ := strings.Cut(path, ".")
 	switch {
-	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections"}, path):
+	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections", "streams", "descriptors"}, path):
 		return "--" + path
 	case path == "arrivals":
 		return "--arrivals"
@@ -569,17 +610,10 @@ func (p *loadPlan) headline(search *capacity) string {
 
 // config is the load for loadgen.
 func (p *loadPlan) config() loadgen.Config {
-	c := loadgen.Config{
-		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine,
+	return loadgen.Config{
+		Spec: p.spec, Seed: p.seed, Until: p.warmup + p.duration, Requests: p.requests, Engine: p.engine, TLS: p.target.tls,
 		Resolve: func() string { return p.target.address },
 	}
-	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
-		c.TLS = p.target.secured()
-	}
-	if p.target.scheme == "https" {
-		c.Dial, c.RealTime, c.Secure = p.target.dialTLS(), true, true
-	}
-	return c
 }
 
 // run sends the load and returns what was seen; ctx ends it early, which is no

@@ -34,15 +34,15 @@ type loadOutcome struct {
 
 // loadCounts is a sum of windows.
 type loadCounts struct {
-	due, sent, ok, failed, queued, dropped, late, connects int
-	bytesSent, bytesReceived                               int64
-	latency                                                *hdr.Histogram // of ok and failed
-	service, firstByte, connect, lag                       *hdr.Histogram
-	outcomes                                               map[string]int
+	due, sent, ok, failed, queued, dropped, late, connects, resumed int
+	bytesSent, bytesReceived                                        int64
+	latency                                                         *hdr.Histogram // of ok and failed
+	service, firstByte, connect, handshake, lag                     *hdr.Histogram
+	outcomes                                                        map[string]int
 }
 
 func newLoadCounts() *loadCounts {
-	return &loadCounts{latency: hdr.New(), service: hdr.New(), firstByte: hdr.New(), connect: hdr.New(), lag: hdr.New(), outcomes: map[string]int{}}
+	return &loadCounts{latency: hdr.New(), service: hdr.New(), firstByte: hdr.New(), connect: hdr.New(), handshake: hdr.New(), lag: hdr.New(), outcomes: map[string]int{}}
 }
 
 func (c *loadCounts) add(w loadgen.Window) {
@@ -54,6 +54,7 @@ func (c *loadCounts) add(w loadgen.Window) {
 	c.dropped += w.Dropped
 	c.late += w.Late
 	c.connects += w.Connects
+	c.resumed += w.Resumed
 	c.bytesSent += w.BytesSent
 	c.bytesReceived += w.BytesReceived
 	c.latency.Merge(w.OKLatency)
@@ -61,6 +62,7 @@ func (c *loadCounts) add(w loadgen.Window) {
 	c.service.Merge(w.Service)
 	c.firstByte.Merge(w.FirstByte)
 	c.connect.Merge(w.Connect)
+	c.handshake.Merge(w.Handshake)
 	c.lag.Merge(w.Lag)
 	for name, n := range w.Outcomes {
 		c.outcomes[name] += n
@@ -167,9 +169,11 @@ type loadResult struct {
 	OKPerS    float64 `json:"ok_per_s"`
 
 	FirstByte *verdict.Distribution `json:"first_byte,omitempty"` // since sent, of the ok
-	Connect   *verdict.Distribution `json:"connect,omitempty"`    // how long connections took to make
+	Connect   *verdict.Distribution `json:"connect,omitempty"`    // how long connections took to make, before TLS
+	Handshake *verdict.Distribution `json:"handshake,omitempty"`  // and how long TLS took then
 
 	Connects      int               `json:"connects,omitempty"`
+	Resumed       int               `json:"resumed,omitempty"` // of them, those that went on with the TLS session of an earlier one
 	BytesSent     int64             `json:"bytes_sent"`
 	BytesReceived int64             `json:"bytes_received"`
 	Errors        map[string]string `json:"errors,omitempty"` // an example of each class
@@ -204,8 +208,8 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
 		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
 		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
-		FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect),
-		Connects: c.connects, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
+		FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Handshake: quantilesOf(c.handshake),
+		Connects: c.connects, Resumed: c.resumed, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
 		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
 	}
 	engine, _, _ := p.config().Chosen() // its error was told before the start

@@ -55,10 +55,7 @@ func (s *loadSinks) result() func(loadgen.Result) {
 	if s.samples == nil {
 		return nil
 	}
-	return func(r loadgen.Result) {
-		r.URL = s.plan.target.scheme + strings.TrimPrefix(r.URL, "http")
-		s.samples.Write(r)
-	}
+	return s.samples.Write
 }
 
 // Close writes what is left to write; without an outcome, nothing.

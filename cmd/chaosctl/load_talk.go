@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,6 +22,8 @@ type loadScheme struct {
 var loadSchemes = []loadScheme{
 	{name: "http", port: "80"},
 	{name: "https", port: "443", tls: true},
+	{name: "grpc", port: "80"},
+	{name: "grpcs", port: "443", tls: true},
 	{name: "ws", protocol: loadgen.WebSocket, port: "80"},
 	{name: "wss", protocol: loadgen.WebSocket, port: "443", tls: true},
 	{name: "tcp", protocol: loadgen.TCP},
@@ -48,8 +49,12 @@ func (s loadScheme) talks() bool { return s.protocol != loadgen.AutoProtocol }
 // is opened.
 func (a address) talk(s loadgen.Spec) (loadgen.Spec, error) {
 	scheme, _ := schemeOf(a.scheme)
-	if s.Protocol != loadgen.AutoProtocol && s.Protocol != scheme.protocol {
-		return s, fmt.Errorf("%s:// is not protocol: %s", a.scheme, s.Protocol)
+	foreign := slices.ContainsFunc(loadSchemes, func(of loadScheme) bool { return of.talks() && of.protocol == s.Protocol })
+	if s.Protocol != loadgen.AutoProtocol && s.Protocol != scheme.protocol && (scheme.talks() || foreign) {
+		return s, fmt.Errorf("%s:// does not speak protocol: %s", a.scheme, s.Protocol)
+	}
+	if !scheme.talks() {
+		return s, nil
 	}
 	s.Protocol = scheme.protocol
 	path, query, _ := strings.Cut(strings.TrimPrefix(a.path, "/"), "?")
@@ -104,16 +109,6 @@ func (a address) checkTalkQuery(query string) error {
 		}
 	}
 	return nil
-}
-
-// secured is the TLS of a protocol that is not HTTP; nil without.
-func (t loadTarget) secured() *tls.Config {
-	scheme, _ := schemeOf(t.scheme)
-	if !scheme.tls && (t.sslmode == "" || t.sslmode == "disable") {
-		return nil
-	}
-	u := url.URL{Host: t.authority}
-	return &tls.Config{ServerName: u.Hostname(), InsecureSkipVerify: t.insecure || t.sslmode == "require"}
 }
 
 // talkFlags are flags that one protocol has a meaning for.

@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,7 +19,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -41,8 +42,13 @@ type loadTarget struct {
 	sslmode   string // of postgres
 	authority string // as the URL has it: shop.example:8080
 	addresses []string
-	address   string // the one of them that is used: 192.0.2.7:8080
-	insecure  bool
+	address   string      // the one of them that is used: 192.0.2.7:8080
+	tls       *tls.Config // of https; else nil
+}
+
+func (t loadTarget) overTLS() bool {
+	scheme, _ := schemeOf(t.scheme)
+	return scheme.tls || t.sslmode != "" && t.sslmode != "disable"
 }
 
 func (t loadTarget) url() string { return t.scheme + "://" + t.authority }
@@ -124,7 +130,7 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 	}
 	a, err := parseAddress(s.To)
 	scheme, _ := schemeOf(a.scheme)
-	if err == nil && scheme.talks() {
+	if err == nil {
 		s, err = a.talk(s)
 	}
 	switch {
@@ -160,7 +166,7 @@ func parseAddress(text string) (address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
 	a := address{scheme: strings.ToLower(scheme), path: "/"}
 	if _, known := schemeOf(a.scheme); !ok || !known {
-		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…, or one of ws, wss, tcp, udp, redis, rediss and postgres", text)
+		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…, grpc://HOST:PORT/package.Service/Method, or ws, wss, tcp, udp, redis, rediss, postgres", text)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest, a.path = rest[:i], rest[i:]
@@ -194,6 +200,9 @@ func (a address) target() loadTarget {
 
 func (a address) spec(s loadgen.Spec) loadgen.Spec {
 	s.Name, s.To = loadName, a.authority
+	if strings.HasPrefix(a.scheme, "grpc") && s.Protocol == loadgen.AutoProtocol {
+		s.Protocol = loadgen.GRPC
+	}
 	return s
 }
 
@@ -369,8 +378,8 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 	hint := "start the server first; load begins only when it accepts a connection"
 	for _, a := range t.addresses {
 		dial := new(net.Dialer).DialContext
-		if scheme, _ := schemeOf(t.scheme); scheme.tls {
-			dial = t.dialTLS()
+		if t.tls != nil && t.sslmode == "" { // PostgreSQL agrees on TLS in its own way
+			dial = (&tls.Dialer{Config: t.tls}).DialContext
 		}
 		conn, err := dial(ctx, "tcp", a)
 		if err == nil {
@@ -378,35 +387,68 @@ func reachable(ctx context.Context, t loadTarget) (string, error) {
 		}
 		var certificate *tls.CertificateVerificationError
 		if errors.As(err, &certificate) {
-			hint = "--insecure accepts any certificate"
+			hint = "--cacert FILE names who else is to be trusted; --server-name says whose certificate it is; --insecure accepts any"
 		}
 		failures = errors.Join(failures, err)
 	}
 	return "", usage(fmt.Errorf("nothing to load at %s: %w", t.url(), failures), hint)
 }
 
-// dialTLS makes connections for https: HTTP/1.1 over TLS, certificates checked
-// against the URL's host unless the user said otherwise.
-func (t loadTarget) dialTLS() func(ctx context.Context, network, address string) (net.Conn, error) {
-	u := url.URL{Host: t.authority}
-	d := tls.Dialer{Config: &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}, InsecureSkipVerify: t.insecure}}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return tlsConn{conn.(*tls.Conn)}, nil
-	}
+// tlsFlags say how a load over https is secured.
+type tlsFlags struct {
+	insecure          bool
+	authorities       string // a file with certificates
+	certificate, key  string // files
+	server            string
+	withoutResumption bool
 }
 
-// tlsConn shows the socket below, where loadgen looks whether an idle connection
-// was closed: whatever the peer says between two answers is its close_notify.
-type tlsConn struct{ *tls.Conn }
-
-func (c tlsConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.NetConn().(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
+// secure sets up TLS for https: HTTP/1.1, certificates checked against the URL's
+// host unless the user said otherwise.
+func (t *loadTarget) secure(f tlsFlags) error {
+	for _, flag := range []struct {
+		name  string
+		given bool
+	}{
+		{"--insecure", f.insecure}, {"--cacert", f.authorities != ""}, {"--cert", f.certificate != ""}, {"--key", f.key != ""},
+		{"--server-name", f.server != ""}, {"--no-resumption", f.withoutResumption},
+	} {
+		if flag.given && !t.overTLS() {
+			return fmt.Errorf("%s is for https; this is %s", flag.name, t.scheme)
+		}
 	}
-	return s.SyscallConn()
+	if !t.overTLS() {
+		return nil
+	}
+	u := url.URL{Host: t.authority}
+	c := &tls.Config{
+		ServerName:         cmp.Or(f.server, u.Hostname()),
+		InsecureSkipVerify: f.insecure || t.sslmode == "require", SessionTicketsDisabled: f.withoutResumption,
+	}
+	if scheme, _ := schemeOf(t.scheme); !scheme.talks() || scheme.protocol == loadgen.WebSocket {
+		c.NextProtos = []string{"http/1.1"}
+	}
+	if f.authorities != "" {
+		pem, err := os.ReadFile(f.authorities)
+		if err != nil {
+			return fmt.Errorf("--cacert: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("--cacert: there is no certificate in %s: it is to hold PEM blocks that begin with -----BEGIN CERTIFICATE-----", f.authorities)
+		}
+	}
+	switch {
+	case f.certificate == "" && f.key != "":
+		return errors.New("--key is the key of a certificate: give --cert, too")
+	case f.certificate != "":
+		// One file may hold both.
+		pair, err := tls.LoadX509KeyPair(f.certificate, cmp.Or(f.key, f.certificate))
+		if err != nil {
+			return fmt.Errorf("--cert %s, --key %s: %w", f.certificate, cmp.Or(f.key, f.certificate), err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	t.tls = c
+	return nil
 }

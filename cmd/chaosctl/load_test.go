@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +19,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"pgregory.net/rapid"
 
 	"github.com/chaosctl/chaosctl/loadgen"
@@ -25,7 +34,8 @@ import (
 )
 
 // serveScripts gives the scripts a server in $WEB, and the same with TLS in
-// $WEBTLS. It answers /NNN with that status, /slow after 60 ms, and anything else
+// $WEBTLS, whose certificate is authority.pem, both in HTTP/1.1 and HTTP/2; $GRPC has
+// gRPC's health service, which health.binpb describes. The servers answer /NNN with that status, /slow after 60 ms, and anything else
 // with hello; what it was asked stands in requests.log.
 func serveScripts(env *testscript.Env) error {
 	log, err := os.Create(filepath.Join(env.WorkDir, "requests.log"))
@@ -47,11 +57,40 @@ func serveScripts(env *testscript.Env) error {
 		}
 		_, _ = io.WriteString(w, "hello\n")
 	})
-	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	plain, secure := httptest.NewUnstartedServer(handler), httptest.NewUnstartedServer(handler)
+	plain.Config.Protocols = new(http.Protocols)
+	plain.Config.Protocols.SetHTTP1(true)
+	plain.Config.Protocols.SetUnencryptedHTTP2(true)
+	plain.Start()
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	calls := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(calls, health.NewServer())
+	reflection.Register(calls)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = calls.Serve(listener) }) // until it is stopped
+	env.Setenv("GRPC", "grpc://"+listener.Addr().String())
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(grpc_health_v1.File_grpc_health_v1_health_proto),
+	}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(env.WorkDir, "health.binpb"), set, 0o644)
+	}
+	if err != nil {
+		return err
+	}
 	env.Setenv("WEB", plain.URL)
 	env.Setenv("HOSTPORT", strings.TrimPrefix(plain.URL, "http://"))
 	env.Setenv("WEBTLS", secure.URL)
-	env.Defer(func() { plain.Close(); secure.Close(); log.Close() })
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "authority.pem"), authority, 0o644); err != nil {
+		return err
+	}
+	env.Defer(func() { plain.Close(); secure.Close(); calls.Stop(); serving.Wait(); log.Close() })
 	return nil
 }
 

@@ -26,7 +26,7 @@ type loadText struct {
 // command has ended.
 func (t loadText) result(p *loadPlan, o *loadOutcome, r loadResult) error {
 	var b strings.Builder
-	t.counts(&b, p, r)
+	t.counts(&b, p, o, r)
 	t.latencies(&b, o)
 	t.histogram(&b, o.total.latency)
 	t.answers(&b, r)
@@ -41,7 +41,7 @@ func (t loadText) result(p *loadPlan, o *loadOutcome, r loadResult) error {
 	return err
 }
 
-func (t loadText) counts(b *strings.Builder, p *loadPlan, r loadResult) {
+func (t loadText) counts(b *strings.Builder, p *loadPlan, o *loadOutcome, r loadResult) {
 	n := chart.Count
 	fmt.Fprintf(b, "requests   %s due, %s sent, %s ok, %s failed\n", n(r.Due), n(r.Sent), n(r.OK), n(r.Failed))
 	if r.Queued+r.Dropped+r.Late > 0 {
@@ -57,6 +57,9 @@ func (t loadText) counts(b *strings.Builder, p *loadPlan, r loadResult) {
 	}
 	if r.Connects > 0 {
 		fmt.Fprintf(b, "connects   %s, at most %s at once\n", n(r.Connects), n(p.spec.MostConnections()))
+	}
+	if r.Handshake != nil {
+		fmt.Fprintf(b, "TLS        handshake p50 %s, p99 %s; %s resumed\n", chart.Duration(o.total.handshake.Quantile(0.5)), chart.Duration(o.total.handshake.Quantile(0.99)), n(r.Resumed))
 	}
 }
 

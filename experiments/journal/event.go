@@ -104,8 +104,8 @@ type Window struct {
 	Service string `json:"service,omitempty"`
 	Lag     string `json:"lag,omitempty"`
 	// Outcomes counts the finished by status code ("200") or by error class:
-	// timeout, refused, reset, dropped, protocol, canceled, check, capture, data,
-	// redirect, other.
+	// timeout, refused, reset, tls, dns, dropped, protocol, canceled, check, capture,
+	// data, redirect, other.
 	Outcomes map[string]int `json:"outcomes,omitempty"`
 	Sessions *Sessions      `json:"sessions,omitempty"`
 }

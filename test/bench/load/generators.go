@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ type job struct {
 	rate        int
 	connections int
 	report      bool // it is asked afterwards what it saw
+	streams     int  // HTTP/2: so many at once on each connection; 0: HTTP/1.1
+	calls       bool // gRPC
+	session     bool // not one request, but three with a captured value
 }
 
 // seen is what a generator says that it saw.
@@ -60,7 +64,14 @@ func (g *generators) start(name string, j job) (*running, error) {
 	var env []string
 	switch name {
 	case compare.Ours:
-		args = []string{g.binary, "load", j.url, "--duration", j.duration.String(), "--output", "json", "--quiet"}
+		target := j.url
+		if j.session {
+			target = filepath.Join(g.dir, "session.yaml")
+			if err := os.WriteFile(target, []byte(sessionYAML(j)), 0o644); err != nil {
+				return nil, err
+			}
+		}
+		args = []string{g.binary, "load", target, "--duration", j.duration.String(), "--output", "json", "--quiet"}
 		if j.rate > 0 {
 			args = append(args, "--rate", strconv.Itoa(j.rate)+"/s")
 		} else {
@@ -69,7 +80,29 @@ func (g *generators) start(name string, j job) (*running, error) {
 		if j.connections > 0 {
 			args = append(args, "--connections", conns)
 		}
+		if j.secure() {
+			args = append(args, "--insecure")
+		}
+		if j.streams > 0 {
+			args[slices.Index(args, "--users")+1] = strconv.Itoa(j.connections * j.streams)
+			args = append(args, "--streams", strconv.Itoa(j.streams))
+		}
+		switch {
+		case j.calls:
+			file, err := g.writeDescriptors()
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "--body", `{"service":"x"}`, "--descriptors", file)
+		case j.streams > 0:
+			args = append(args, "--http2")
+		}
 		r.parse = parseOurs
+	case "h2load", grpcLoop:
+		var err error
+		if args, err = g.argsHTTP2(name, j); err != nil {
+			return nil, err
+		}
 	case "wrk", "wrk2":
 		args = []string{path, "-t", "1", "-c", conns, "-d", seconds + "s", "--latency"}
 		if name == "wrk2" {
@@ -94,7 +127,11 @@ func (g *generators) start(name string, j job) (*running, error) {
 			conns = "64"
 		}
 		// Its histogram counts in steps of 1 ms unless told otherwise.
-		args = []string{path, "load", "-quiet", "-c", conns, "-qps", strconv.Itoa(j.rate), "-t", seconds + "s", "-r", "0.00005", "-p", "50,99", "-json", "-", j.url}
+		args = []string{path, "load", "-quiet", "-c", conns, "-qps", strconv.Itoa(j.rate), "-t", seconds + "s", "-r", "0.00005", "-p", "50,99", "-json", "-"}
+		if j.secure() {
+			args = append(args, "-k")
+		}
+		args = append(args, j.url)
 		r.parse = parseFortio
 	case "ab":
 		// -t sets -n to 50,000, so -n comes after it.
@@ -119,8 +156,14 @@ func (g *generators) start(name string, j job) (*running, error) {
 // vegeta is a pipe: what `vegeta attack | vegeta report` is in a shell.
 func (g *generators) vegeta(r *running, path string, j job) error {
 	attack := []string{path, "attack", "-rate", strconv.Itoa(j.rate), "-duration", j.duration.String()}
+	if j.secure() {
+		attack = append(attack, "-insecure")
+	}
+	if j.streams > 0 {
+		attack = append(attack, "-h2c")
+	}
 	if j.connections > 0 {
-		n := strconv.Itoa(j.connections)
+		n := strconv.Itoa(j.connections * max(j.streams, 1))
 		attack = append(attack, "-workers", n, "-max-workers", n, "-connections", n)
 	}
 	read, write, err := os.Pipe()
@@ -143,6 +186,25 @@ func (g *generators) vegeta(r *running, path string, j job) error {
 	return nil
 }
 
+func (j job) secure() bool { return strings.HasPrefix(j.url, "https:") }
+
+// sessionYAML is the session for us, and k6Session the same for k6.
+func sessionYAML(j job) string {
+	return fmt.Sprintf(`to: %s
+steps:
+  - { method: GET, path: /new, capture: { order: { json: $.order } } }
+  - GET /orders/{{.order}}
+  - GET /orders/{{.order}}/status
+`, strings.TrimSuffix(j.url, "/"))
+}
+
+func k6Session(j job) string {
+	return fmt.Sprintf(`const url = %q;
+  const order = http.get(url + "new", { responseType: "text" }).json("order");
+  http.get(url + "orders/" + order);
+  http.get(url + "orders/" + order + "/status");`, j.url)
+}
+
 // k6Script asks for the same load in k6's terms. An arrival rate needs virtual
 // users, as many as requests may be under way.
 func k6Script(j job) string {
@@ -154,10 +216,14 @@ func k6Script(j job) string {
 		}
 		scenario = fmt.Sprintf(`executor: "constant-arrival-rate", rate: %d, timeUnit: "1s", duration: "%v", preAllocatedVUs: %d, maxVUs: %d`, j.rate, j.duration, pre, most)
 	}
+	turn := fmt.Sprintf("http.get(%q);", j.url)
+	if j.session {
+		turn = k6Session(j)
+	}
 	return fmt.Sprintf(`import http from "k6/http";
-export const options = { discardResponseBodies: true, scenarios: { bench: { %s, gracefulStop: "2s" } } };
-export default function () { http.get(%q); }
-`, scenario, j.url)
+export const options = { discardResponseBodies: true, insecureSkipTLSVerify: true, scenarios: { bench: { %s, gracefulStop: "2s" } } };
+export default function () { %s }
+`, scenario, turn)
 }
 
 // wait waits for the generator's own end and says what it saw.

@@ -32,7 +32,7 @@ func bench(g *generators) compare.Bench {
 					{Key: "c64", Label: "the same, requests/s on one core"},
 					{Key: "c64-rss", Label: "the same, RSS MB", Less: true},
 				},
-				Measure: g.closed("c64", 64),
+				Measure: g.closed("c64", behaviour{}, job{connections: 64}),
 			}, {
 				Name:     "closed-5000",
 				Subjects: []string{"wrk", compare.Ours},
@@ -41,7 +41,7 @@ func bench(g *generators) compare.Bench {
 					{Key: "c5000", Label: "the same, requests/s on one core"},
 					{Key: "c5000-rss", Label: "the same, RSS MB", Less: true, Goals: []compare.Goal{compare.AtMost(40)}},
 				},
-				Measure: g.closed("c5000", 5000),
+				Measure: g.closed("c5000", behaviour{}, job{connections: 5000}),
 			}, {
 				Name:      "growth",
 				MaxRounds: 1,
@@ -50,6 +50,66 @@ func bench(g *generators) compare.Bench {
 					{Key: "grown-n", Label: "after so many million requests (ours: 10, others: 20 s)", Plain: true, Goals: []compare.Goal{compare.AtLeast(10)}},
 				},
 				Measure: g.growth,
+			}},
+		}, {
+			Title:   "Closed loop over TLS 1.3: HTTP/1.1",
+			Columns: []string{"wrk", "vegeta", "fortio", compare.Ours},
+			Against: []string{"wrk", "vegeta"},
+			Probes: []compare.Probe{{
+				Name: "tls-64",
+				Rows: []compare.Row{
+					{Key: "tls64-cpu", Label: "64 connections, CPU µs per request", Less: true, Goals: []compare.Goal{
+						compare.Times(1.2, "wrk"), compare.Times(4, "vegeta")}},
+					{Key: "tls64-rss", Label: "the same, RSS MB", Less: true},
+				},
+				Measure: g.closed("tls64", behaviour{Secure: true}, job{connections: 64}),
+			}},
+		}, {
+			Title:   "Closed loop, HTTP/2",
+			Columns: []string{"h2load", "vegeta", compare.Ours},
+			Against: []string{"h2load", "vegeta"},
+			Probes: []compare.Probe{{
+				Name: "h2-64x1",
+				Rows: []compare.Row{
+					{Key: "h2c64-cpu", Label: "64 connections, one stream on each: CPU µs per request", Less: true, Goals: []compare.Goal{
+						compare.Times(1, "h2load"), compare.Times(2.5, "vegeta")}},
+					{Key: "h2c64", Label: "the same, requests/s on one core"},
+					{Key: "h2c64-rss", Label: "the same, RSS MB", Less: true},
+				},
+				Measure: g.closed("h2c64", behaviour{Speaks: speaksHTTP2}, job{connections: 64, streams: 1}),
+			}, {
+				Name: "h2-8x8",
+				Rows: []compare.Row{
+					{Key: "h2c8x8-cpu", Label: "8 connections, 8 streams on each: CPU µs per request", Less: true, Goals: []compare.Goal{
+						compare.Times(1, "h2load"), compare.Times(2.5, "vegeta")}},
+					{Key: "h2c8x8", Label: "the same, requests/s on one core"},
+				},
+				Measure: g.closed("h2c8x8", behaviour{Speaks: speaksHTTP2}, job{connections: 8, streams: 8}),
+			}},
+		}, {
+			Title:   "Closed loop, unary calls of gRPC",
+			Columns: []string{grpcLoop, compare.Ours},
+			Against: []string{grpcLoop},
+			Probes: []compare.Probe{{
+				Name: "grpc-8x8",
+				Rows: []compare.Row{
+					{Key: "grpc8x8-cpu", Label: "8 connections, 8 calls on each: CPU µs per call", Less: true, Goals: []compare.Goal{compare.Times(1.2, grpcLoop)}},
+					{Key: "grpc8x8", Label: "the same, calls/s on one core"},
+				},
+				Measure: g.closed("grpc8x8", behaviour{Speaks: speaksGRPC}, job{connections: 8, streams: 8, calls: true}),
+			}},
+		}, {
+			Title:   "Sessions: three requests, of which the second and third use a value from the answer to the first",
+			Columns: []string{"k6", compare.Ours},
+			Against: []string{"k6"},
+			Probes: []compare.Probe{{
+				Name: "sessions-64",
+				Rows: []compare.Row{
+					{Key: "session64-cpu", Label: "64 users, CPU µs per request", Less: true, Goals: []compare.Goal{compare.Times(5, "k6")}},
+					{Key: "session64", Label: "the same, requests/s on one core"},
+					{Key: "session64-rss", Label: "the same, RSS MB", Less: true},
+				},
+				Measure: g.closed("session64", behaviour{}, job{connections: 64, session: true}),
 			}},
 		}, {
 			Title:   "Open loop: what is due is sent, and when",
@@ -127,15 +187,15 @@ func (r *running) begun(ctx context.Context, s *server) error {
 
 // closed looks at a window in the middle of the run: neither start-up, which is
 // long for k6, nor the report at the end is in it.
-func (g *generators) closed(key string, connections int) measurement {
+func (g *generators) closed(key string, b behaviour, j job) measurement {
 	return func(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
 		warm, window := time.Second, 4*time.Second
 		if quick {
 			warm, window = 300*time.Millisecond, 400*time.Millisecond
 		}
 		sample := compare.Sample{}
-		j := job{connections: connections, duration: (warm + window + 2*time.Second).Truncate(time.Second)}
-		err := g.against(subject, behaviour{}, j, func(s *server, r *running) error {
+		j.duration = (warm + window + 2*time.Second).Truncate(time.Second)
+		err := g.against(subject, b, j, func(s *server, r *running) error {
 			if err := r.begun(ctx, s); err != nil {
 				return err
 			}
@@ -173,7 +233,7 @@ func (g *generators) closed(key string, connections int) measurement {
 
 // growth lets it run on and watches its memory.
 func (g *generators) growth(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
-	want, most := 10_000_000, 3*time.Minute
+	want, most := 10_000_000, 10*time.Minute
 	if subject != compare.Ours {
 		want, most = 1<<40, 20*time.Second
 	}

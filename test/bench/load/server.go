@@ -22,8 +22,12 @@ import (
 
 // behaviour is when the server answers: Delay after a request arrived; and while
 // it is frozen, for the last Freeze of every Period since the first request, not
-// before it thaws.
-type behaviour struct{ Delay, Period, Freeze time.Duration }
+// before it thaws. Secure is over TLS, at once.
+type behaviour struct {
+	Delay, Period, Freeze time.Duration
+	Secure                bool
+	Speaks                string // speaksHTTP2 or speaksGRPC; "": HTTP/1.1
+}
 
 // answerAt is when a request is answered that arrived at that time; both count
 // from the first request.
@@ -38,12 +42,12 @@ func (b behaviour) answerAt(arrived time.Duration) time.Duration {
 }
 
 func (b behaviour) args() []string {
-	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String()}
+	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure), "-speaks", b.Speaks}
 }
 
-// answer is as small as HTTP/1.1 gets; ab speaks HTTP/1.0 and wants to be told
-// that the connection stays.
-const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\nHello, world\n"
+// answer is as small as HTTP/1.1 gets, with something in it for sessions; ab speaks
+// HTTP/1.0 and wants to be told that the connection stays.
+const answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 13\r\n\r\n{\"order\":\"7\"}"
 
 // httpServer answers every request alike, from one thread, and notes when each
 // arrived. It takes commands on stdin, one a line:
@@ -57,6 +61,7 @@ type httpServer struct {
 	*loop.Loop
 	behaviour
 	buf      []byte
+	answers  []byte // where frames are spoken
 	first    time.Duration
 	arrivals []int64
 	waiting  []pending // by due time, from head on
@@ -70,18 +75,25 @@ type pending struct {
 }
 
 type serverConn struct {
-	fd     int
-	rest   []byte // of a request that has not arrived in one piece
-	closed bool
+	fd      int
+	rest    []byte // of a request that has not arrived in one piece
+	greeted bool   // the preface of HTTP/2 has come
+	closed  bool
 }
 
 func serve(b behaviour) error {
+	if b.Secure {
+		return serveSecure()
+	}
 	l, err := loop.New()
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	s := &httpServer{Loop: l, behaviour: b, buf: make([]byte, 64<<10), arrivals: make([]int64, 0, 1<<20)}
+	if b.Speaks != "" {
+		s.answers = h2Answers(b.Speaks)
+	}
 	listener, addr, err := loop.Listen()
 	if err != nil {
 		return err
@@ -113,7 +125,7 @@ func serve(b behaviour) error {
 	if err != nil {
 		return err
 	}
-	if b != (behaviour{}) {
+	if b.Delay > 0 || b.Period > 0 {
 		s.Due = s.answerDue
 	}
 	fmt.Println(addr)
@@ -142,6 +154,10 @@ func (s *httpServer) read(c *serverConn) {
 	if c.rest != nil {
 		b = append(c.rest, b...)
 		c.rest = nil
+	}
+	if s.answers != nil {
+		s.readFrames(c, b)
+		return
 	}
 	if !bytes.HasSuffix(b, endOfHead) {
 		i := bytes.LastIndex(b, endOfHead) + len(endOfHead)
@@ -208,6 +224,8 @@ func (s *httpServer) command(line string) error {
 type server struct {
 	*process.Process
 	addr     netip.AddrPort
+	secure   bool
+	speaks   string
 	commands *os.File
 	answers  *os.File
 	lines    *bufio.Reader
@@ -232,7 +250,7 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	p, err := process.Start(process.Spec{Args: append([]string{exe}, b.args()...), Cores: []int{core}, Stdin: stdin, Stdout: stdout})
 	stdin.Close()
 	stdout.Close()
-	s = &server{Process: p, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
+	s = &server{Process: p, secure: b.Secure, speaks: b.Speaks, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
 	if err != nil {
 		commands.Close()
 		answers.Close()
@@ -248,7 +266,15 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	return s, nil
 }
 
-func (s *server) url() string { return "http://" + s.addr.String() + "/" }
+func (s *server) url() string {
+	if s.secure {
+		return "https://" + s.addr.String() + "/"
+	}
+	if s.speaks == speaksGRPC {
+		return "grpc://" + s.addr.String() + "/" + healthCall
+	}
+	return "http://" + s.addr.String() + "/"
+}
 
 // stop ends it.
 func (s *server) stop() error {

@@ -1,0 +1,193 @@
+package loadgen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// secure makes the connections of one stream secure. They share what servers give
+// them to resume a session with.
+type secure struct {
+	config *tls.Config
+
+	mu     sync.Mutex
+	server string      // the name that named has
+	named  *tls.Config // the one used last, where config leaves the name open
+}
+
+// sessions is how many servers' sessions are kept for the next connection to them.
+const sessions = 64
+
+// newSecure is nil for a plain stream.
+func newSecure(c *tls.Config) *secure {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	if len(c.NextProtos) == 0 {
+		c.NextProtos = []string{"http/1.1"}
+	}
+	if c.ClientSessionCache == nil && !c.SessionTicketsDisabled {
+		c.ClientSessionCache = tls.NewLRUClientSessionCache(sessions)
+	}
+	// Small records first make large requests several writes, for the sake of
+	// networks that lose much.
+	c.DynamicRecordSizingDisabled = true
+	return &secure{config: c}
+}
+
+// offer is for protocols that TLS has to agree on (ALPN); "" leaves it as it is.
+func (s *secure) offer(protocol string) {
+	if protocol != "" {
+		s.config.NextProtos = []string{protocol}
+	}
+}
+
+// client is the client's end of TLS over w, which leads to address.
+func (s *secure) client(w *wire, address string) *tls.Conn {
+	if s.config.ServerName != "" {
+		return tls.Client(w, s.config)
+	}
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		name = address
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named == nil || s.server != name {
+		s.server, s.named = name, s.config.Clone()
+		s.named.ServerName = name
+	}
+	return tls.Client(w, s.named)
+}
+
+// secured is a connection with TLS, and what that took.
+type secured struct {
+	*tls.Conn
+	wire    *wire
+	took    time.Duration
+	resumed bool // a session of an earlier connection
+}
+
+// handshake secures a connection. An error leaves it closed, and is one of
+// errHandshake.
+func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (*secured, error) {
+	w := &wire{Conn: conn}
+	c := &secured{Conn: s.client(w, address), wire: w}
+	began := time.Now()
+	if err := c.HandshakeContext(ctx); err != nil {
+		conn.Close() // nothing is left to be lost
+		if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
+			err = fmt.Errorf("%w: what answers there does not speak TLS", err)
+		} else if errors.Is(err, io.EOF) {
+			err = errHandshakeCut
+		}
+		return nil, &handshakeError{address, err}
+	}
+	c.took, c.resumed = time.Since(began), c.ConnectionState().DidResume
+	return c, nil
+}
+
+// handshakeError is a failed handshake, in the words of package net.
+type handshakeError struct {
+	address string
+	err     error
+}
+
+func (e *handshakeError) Error() string { return fmt.Sprintf("handshake tcp %s: %v", e.address, e.err) }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+var errHandshakeCut = errors.New("the connection was closed in the TLS handshake")
+
+// ofTLS tells the errors that TLS itself is the reason of: certificates, alerts of
+// either side, bytes that are no records.
+func ofTLS(err error) bool {
+	if _, ok := errors.AsType[*handshakeError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	// How crypto/tls returns alerts, whose type it does not show.
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && (op.Op == "remote error" || op.Op == "local error")
+}
+
+// wire is the connection below TLS. Where that does not wait, because an event loop
+// has it or it is to be hasty, a read returns errAgain, after which crypto/tls goes
+// on where it was: to it that is a deadline, and it keeps a record that has arrived
+// in part.
+type wire struct {
+	net.Conn
+	raw   syscall.RawConn // of Conn, where it has one
+	hasty bool            // a read must not wait
+
+	frame frames
+	alone bool // what was read last was one whole record, with nothing before or behind it
+}
+
+// errAgain says that there is nothing to read now.
+var errAgain net.Error = again{}
+
+type again struct{}
+
+func (again) Error() string   { return "nothing to read now" }
+func (again) Timeout() bool   { return true }
+func (again) Temporary() bool { return true }
+
+// Read is called by crypto/tls, which by then has used up all whole records that it
+// has read before.
+func (w *wire) Read(p []byte) (n int, err error) {
+	switch {
+	case !w.hasty:
+		n, err = w.Conn.Read(p)
+	case w.raw != nil:
+		n, err = readNow(w.raw, p)
+	default:
+		err = errAgain
+	}
+	first := w.frame.between()
+	begun := w.frame.see(p[:n])
+	w.alone = first && begun == 1 && w.frame.between() && n < len(p)
+	return n, err
+}
+
+// frames follows where the records of TLS begin and end in what is read: five
+// bytes, of which the last two say how many follow (RFC 8446, 5.1).
+type frames struct {
+	header [5]byte
+	has    int // of the header
+	left   int // of the record that it begins
+}
+
+// between tells that all records seen are complete.
+func (f *frames) between() bool { return f.has == 0 && f.left == 0 }
+
+// see takes the next bytes and returns how many records begin in them.
+func (f *frames) see(p []byte) (begun int) {
+	for len(p) > 0 {
+		if f.left == 0 {
+			if f.has == 0 {
+				begun++
+			}
+			n := copy(f.header[f.has:], p)
+			f.has += n
+			p = p[n:]
+			if f.has < len(f.header) {
+				return begun
+			}
+			f.has, f.left = 0, int(f.header[3])<<8|int(f.header[4])
+		}
+		n := min(f.left, len(p))
+		f.left -= n
+		p = p[n:]
+	}
+	return begun
+}
