@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -91,6 +92,39 @@ func serveScripts(env *testscript.Env) error {
 		return err
 	}
 	env.Defer(func() { plain.Close(); secure.Close(); calls.Stop(); serving.Wait(); log.Close() })
+	return serveLines(env)
+}
+
+// serveLines starts a server of lines, $LINES: each comes back behind "re: ".
+func serveLines(env *testscript.Env) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { // ends with the client's connection
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for {
+					line, err := in.ReadString('\n')
+					if err != nil {
+						return
+					}
+					if _, err := io.WriteString(c, "re: "+line); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	env.Setenv("LINES", l.Addr().String())
+	env.Defer(func() { l.Close(); all.Wait() })
 	return nil
 }
 

@@ -42,7 +42,7 @@ func FromOpenAPI(name string, src []byte, o Options) (Draft, error) {
 			fmt.Sprintf("A first scenario for %q %s, made from %s (OpenAPI %s).", title, text(info["version"]), name, version),
 			"Change what is asked and how often, then: chaosctl validate, plan, run.",
 		},
-		scenario: nameOf(title, "-", "api"), address: o.address(), name: "mix", rate: "10/s",
+		scenario: nameOf(title, "-", "api"), address: o.address(), name: "mix", rate: "20/s",
 	}
 	a.servers()
 	a.paths()
