@@ -673,7 +673,7 @@ func (c *h2conn) takeBlock(id uint32, block []byte) error {
 		return nil
 	}
 	if st.begun == 0 {
-		st.begun = c.now
+		st.begun = max(c.now, 1) // 0 says that it has not
 	}
 	switch {
 	case h.problem != "":

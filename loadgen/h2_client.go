@@ -308,7 +308,7 @@ func (l *h2link) write() {
 			return
 		}
 		t.mu.Lock()
-		if len(l.h2.live) > 1 {
+		if t.open > 1 {
 			// Others have been told of their answers in the same read, and are about to
 			// ask again: one write for all.
 			t.mu.Unlock()
