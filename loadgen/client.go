@@ -131,7 +131,7 @@ func classify(err error, connecting bool) outcome {
 		return timeout
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errNoAddress):
 		return refused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, errHandshakeCut),
+	case errors.Is(err, errEarly), errors.Is(err, errMidAnswer), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, errHandshakeCut),
 		!connecting && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed)):
 		return reset
 	case ofTLS(err):

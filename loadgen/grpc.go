@@ -309,6 +309,11 @@ func checkGRPC(s Spec, report func(path, format string, args ...any)) {
 	})
 	for i, r := range s.own() {
 		at := s.at(i)
+		for n, c := range r.Check {
+			if c.subject == "status" {
+				report(fmt.Sprintf("%s.check[%d]", at, n), "status is HTTP's; with gRPC, ok says which statuses are good: ok: [OK, NOT_FOUND]")
+			}
+		}
 		switch {
 		case r.Method != "POST" && r.Method != "":
 			report(at+".method", "method %q: calls of gRPC are POST; leave it out", r.Method)

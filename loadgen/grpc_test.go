@@ -211,6 +211,7 @@ func TestCallMistakes(t *testing.T) {
 		"header":    {func(s *Spec) { s.Headers = map[string]string{"grpc-timeout": "1S"} }, "headers.grpc-timeout", "is set by chaosctl"},
 		"ok":        {func(s *Spec) { s.OK = []StatusSet{{200, 299}} }, "ok[0]", "is a status of HTTP"},
 		"other":     {func(s *Spec) { s.Protocol, s.OK = HTTP1, []StatusSet{{grpcOutcome, grpcOutcome}} }, "ok[0]", "is a status of gRPC"},
+		"check":     {func(s *Spec) { s.Request.Check = checks(t, "status == 200") }, "request.check[0]", "ok says which statuses are good"},
 		"streams":   {func(s *Spec) { s.Streams = ptr(0) }, "streams", "from 1 to"},
 	} {
 		spec := callSpec(`{"service":"x"}`)

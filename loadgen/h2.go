@@ -177,9 +177,6 @@ func (c *h2conn) update(id uint32, n int64) {
 	c.out = binary.BigEndian.AppendUint32(appendFrame(c.out, 4, frameWindow, 0, id), uint32(n))
 }
 
-// room tells whether another stream may be opened now.
-func (c *h2conn) room() bool { return c.going == nil && len(c.live) < c.most }
-
 // open begins a stream with a header block and a body, which must stay as they
 // are until it has ended.
 func (c *h2conn) open(st *h2stream, block, body []byte) {
@@ -673,7 +670,7 @@ func (c *h2conn) takeBlock(id uint32, block []byte) error {
 		return nil
 	}
 	if st.begun == 0 {
-		st.begun = c.now
+		st.begun = max(c.now, 1) // 0 says that it has not
 	}
 	switch {
 	case h.problem != "":

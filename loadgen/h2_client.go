@@ -104,6 +104,8 @@ type h2link struct {
 	kick     chan struct{} // there is something to write
 	over     chan struct{} // closed when the connection is
 	ended    bool
+	writing  bool  // the writer is
+	push     *push // of a plain socket
 
 	connected time.Duration // how long the connection took to make,
 	handshake time.Duration // and then TLS
@@ -180,6 +182,11 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 		conn, l.handshake, l.resumed = s, s.took, s.resumed
 	}
 	l.conn = conn
+	if s, ok := conn.(syscall.Conn); ok && h.config.secure == nil {
+		if raw, err := s.SyscallConn(); err == nil {
+			l.push = newPush(raw)
+		}
+	}
 	l.heard = h.now()
 	l.h2 = newH2(func(st *h2stream) {
 		t.serve()
@@ -265,6 +272,27 @@ func (l *h2link) flush() {
 	}
 }
 
+// send writes what there is to write, at once where nobody else is about to add
+// to it and the socket takes it; else the writer does.
+func (l *h2link) send() {
+	if l.push == nil || l.trunk.open > 1 || l.writing || len(l.h2.out) > maxOut {
+		l.flush()
+		return
+	}
+	n, next := l.push.do(l.h2.out), l.h2.next
+	if n > 0 {
+		l.mark = next
+	}
+	if n < len(l.h2.out) {
+		l.h2.out = append(l.h2.out[:0], l.h2.out[n:]...)
+		l.flush()
+		return
+	}
+	if l.h2.written(); len(l.h2.out) > 0 {
+		l.flush()
+	}
+}
+
 func (l *h2link) read() {
 	t := l.trunk
 	buffer := make([]byte, 16<<10)
@@ -308,7 +336,7 @@ func (l *h2link) write() {
 			return
 		}
 		t.mu.Lock()
-		if len(l.h2.live) > 1 {
+		if t.open > 1 {
 			// Others have been told of their answers in the same read, and are about to
 			// ask again: one write for all.
 			t.mu.Unlock()
@@ -319,9 +347,11 @@ func (l *h2link) write() {
 			out, next := l.h2.out, l.h2.next
 			l.h2.out = spare
 			l.h2.written()
+			l.writing = true
 			t.mu.Unlock()
 			n, err := l.conn.Write(out)
 			t.mu.Lock()
+			l.writing = false
 			if spare = out[:0]; cap(spare) > 2*maxOut {
 				spare = nil
 			}
@@ -468,7 +498,7 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		began := c.hub.now()
 		c.finished = false
 		l.h2.open(&c.st, block, body)
-		l.flush()
+		l.send()
 		t.mu.Unlock()
 		err = c.await(l, began)
 		r.sent, r.read, r.received = r.sent+c.st.sent, r.read+c.st.read, c.st.bytes

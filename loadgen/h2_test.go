@@ -41,7 +41,6 @@ func http2Server(t *testing.T, secure bool, handle http.HandlerFunc) (s *httptes
 
 // seenBy is a stream's windows added up.
 type seenBy struct {
-	mu       sync.Mutex
 	all      Window
 	outcomes map[string]int
 	details  map[string]string

@@ -107,7 +107,7 @@ func speeches() []speech {
 		},
 		{
 			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", check: checkGRPC, open: openGRPC,
-			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls,
+			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls | takesHeaderChecks,
 		},
 	}, talkSpeeches()...)
 }

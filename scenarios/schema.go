@@ -182,8 +182,8 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[arrival.Phase]():    {pattern: `^(mean-up|peak|mean-down|trough)$`, examples: []any{"mean-up", "trough"}},
 	reflect.TypeFor[loadgen.Order]():    {pattern: `^(mixed|listed)$`, examples: []any{"mixed", "listed"}},
 	reflect.TypeFor[loadgen.Protocol](): {pattern: `^(` + strings.Join(loadgen.Protocols(), "|") + `)$`, examples: []any{"auto", "http1"}},
-	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?)\s*$`, numbers: true,
-		examples: []any{"2xx", 402, "200-399"}},
+	reflect.TypeFor[loadgen.StatusSet](): {pattern: `^\s*([1-5]xx|[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?|[A-Z_]+)\s*$`, numbers: true,
+		examples: []any{"2xx", 402, "200-399", "NOT_FOUND"}},
 	reflect.TypeFor[loadgen.RowOrder](): {pattern: `^(sequential|random|unique)$`, examples: []any{"sequential", "random", "unique"}},
 	reflect.TypeFor[loadgen.Database](): {pattern: `^.*$`, numbers: true, examples: []any{"orders", 1}},
 	reflect.TypeFor[loadgen.JSONPath](): {pattern: `^\$`, examples: []any{"$.order", "$.items[0].id"}},
@@ -208,7 +208,7 @@ var textForms = map[reflect.Type]form{
 
 // shortForms are the structs that may be written as text.
 var shortForms = map[reflect.Type]form{
-	reflect.TypeFor[loadgen.Request]():      {pattern: `\S`, examples: []any{"POST /checkout", "GET key-{{int 1 100}}", "select 1"}},
+	reflect.TypeFor[loadgen.Request]():      {pattern: `\S`, examples: []any{"POST /checkout", "GET key-{{int 1 100}}", "select 1", "grpc.health.v1.Health/Check"}},
 	reflect.TypeFor[loadgen.SessionStep]():  {pattern: `\S`, examples: []any{"GET /orders/{{.order}}"}},
 	reflect.TypeFor[loadgen.Reply]():        {pattern: `^\s*close\s*$`, examples: []any{"close"}},
 	reflect.TypeFor[targets.ReadySpec]():    {pattern: `^\s*(GET\s+/\S*|tcp)\s*$`, examples: []any{"GET /healthz", "tcp"}},
