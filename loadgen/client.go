@@ -185,11 +185,12 @@ type httpClient struct {
 
 	raw     syscall.RawConn // of conn, or of what is below its TLS, where that has one
 	tls     *secured        // conn, if it is
-	talk    *talk           // of conn, if that is a plain socket
+	talk    *talk           // of conn, if that is a socket
 	host    string          // that conn leads to
 	used    time.Time       // when conn last served
 	trip    *trip           // nil if the stream is plain
 	answer  answer
+	draw    draw // memory
 	request []byte
 	body    []byte
 	buffer  []byte
@@ -221,7 +222,11 @@ func (c *httpClient) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn != nil {
-		c.conn.Close() // nothing is left to be lost
+		if c.tls != nil && c.raw != nil {
+			c.tls.farewell(c.raw)
+		} else {
+			c.conn.Close() // nothing is left to be lost
+		}
 		c.conn, c.raw, c.tls, c.talk = nil, nil, nil, nil
 	}
 }
@@ -275,7 +280,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
 		if c.trip != nil {
 			c.request, c.body, err = c.trip.append(c.request[:0], c.body, c.host)
 		} else {
-			c.request, c.body, err = c.stream.appendRequest(c.request[:0], c.body, seq, c.host)
+			c.request, c.body, err = c.stream.appendDrawn(&c.draw, c.request[:0], c.body, seq, c.host)
 		}
 		if err != nil {
 			r.outcome, r.detail = other, err.Error()
@@ -321,9 +326,24 @@ func (c *httpClient) spent() bool {
 		return false
 	}
 	// What came may be of TLS itself, like a ticket to resume the session with.
-	w.hasty = true
-	n, err := c.tls.Read(c.buffer[:1])
-	w.hasty = false
+	var n int
+	var err error
+	look := func(fd uintptr) bool {
+		w.fd = int(fd)
+		n, err = c.tls.Read(c.buffer[:1])
+		return true
+	}
+	if c.raw == nil {
+		w.hasty = true
+		look(0)
+		w.hasty = false
+	} else {
+		w.direct = true
+		if failed := c.raw.Read(look); failed != nil {
+			err = failed
+		}
+		w.direct = false
+	}
 	return n > 0 || err != errAgain
 }
 
@@ -351,20 +371,20 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 			raw = nil
 		}
 	}
+	_, socket := conn.(*net.TCPConn)
 	var secure *secured
 	if c.secure != nil {
 		if secure, err = c.secure.handshake(ctx, conn, host); err != nil {
 			return err
 		}
-		secure.wire.raw = raw
 		conn, r.handshake, r.resumed = secure, secure.took, secure.resumed
 	}
 	r.connected, r.connect = true, took
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil
-	if _, ok := conn.(*net.TCPConn); ok && raw != nil {
-		c.talk = newTalk(raw)
+	if socket && raw != nil {
+		c.talk = newTalk(raw, secure)
 	}
 	return nil
 }

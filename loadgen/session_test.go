@@ -113,10 +113,13 @@ func (w *walker) session(seq uint64) (all []result) {
 // Whatever an answer holds arrives as it is in the request that uses it, from
 // wherever it was captured to wherever it goes; and the same seed asks the same.
 func TestEveryCapturedValueArrives(t *testing.T) {
+	var mu sync.Mutex // that one side is done when the other begins, the race detector cannot see
 	var value, second string
 	var got []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
 		switch r.URL.Path {
 		case "/login":
 			got = append(got, string(body))
@@ -148,10 +151,12 @@ func TestEveryCapturedValueArrives(t *testing.T) {
 	defer again.client.close()
 	seq := uint64(0)
 	rapid.Check(t, func(t *rapid.T) {
+		mu.Lock()
 		value = rapid.StringN(1, 50, 200).Draw(t, "value")
 		second = rapid.StringMatching(`[!#-+\--:<-Z\^-~]{1,30}`).Draw(t, "token")
-		seq++
 		got = nil
+		mu.Unlock()
+		seq++
 		for _, who := range []*walker{w, again} {
 			for _, r := range who.session(seq) {
 				if r.outcome != 200 {
@@ -159,6 +164,8 @@ func TestEveryCapturedValueArrives(t *testing.T) {
 				}
 			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		want := []string{got[0], value, value, "12345678901234567890", value, second, "Bearer " + second, second}
 		if want := append(want, want...); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
 			t.Fatalf("sent %q,\nwant %q", got, want)

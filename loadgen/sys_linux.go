@@ -30,25 +30,29 @@ func spent(raw syscall.RawConn) bool {
 	return closed || err != nil
 }
 
-// readNow reads what a connection has, or returns errAgain.
-func readNow(raw syscall.RawConn, p []byte) (n int, err error) {
-	failed := raw.Read(func(fd uintptr) bool {
-		for {
-			n, _, err = unix.Recvfrom(int(fd), p, unix.MSG_DONTWAIT)
-			if err != unix.EINTR {
-				return true
-			}
+// receiveNow reads what a socket has, or returns errAgain.
+func receiveNow(fd int, p []byte) (int, error) {
+	for {
+		n, errno := receiveFrom(fd, p, 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
+			return 0, errAgain
+		case errno != 0:
+			return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", errno)}
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
 		}
-	})
-	switch {
-	case failed != nil:
-		return 0, failed
-	case err == unix.EAGAIN:
-		return 0, errAgain
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
+	}
+}
+
+// sendNow writes what a socket takes.
+func sendNow(fd int, p []byte) (int, error) {
+	n, errno := sendTo(fd, p)
+	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", errno)}
 	}
 	return n, nil
 }
@@ -57,67 +61,65 @@ func readNow(raw syscall.RawConn, p []byte) (n int, err error) {
 // wait of package net's: Read and Write would look for the answer before it can be
 // there, which is a system call.
 type talk struct {
-	raw    syscall.RawConn
-	step   func(fd uintptr) bool // kept: to make it anew would be garbage
-	out    []byte
-	in     []byte
-	asked  bool
-	sent   int
-	read   int
-	failed syscall.Errno
+	raw   syscall.RawConn
+	tls   *secured              // nil: plain
+	step  func(fd uintptr) bool // kept: to make it anew would be garbage
+	out   []byte
+	in    []byte
+	asked bool
+	sent  int
+	read  int
+	err   error
 }
 
-func newTalk(raw syscall.RawConn) *talk {
-	t := &talk{raw: raw}
+func newTalk(raw syscall.RawConn, tls *secured) *talk {
+	t := &talk{raw: raw, tls: tls}
 	t.step = t.next
 	return t
 }
 
-// do returns how many bytes of out were sent and, if all were, what package net's
-// Read would. Where not all were sent, there is an error, or no more room in the
-// socket now.
+// do returns how many bytes of out were sent and, if all were, what Read would. Where
+// not all were sent, there is an error, or no more room in the socket now.
 func (t *talk) do(out, in []byte) (sent, read int, err error) {
-	t.out, t.in, t.asked, t.sent, t.read, t.failed = out, in, false, 0, 0, 0
+	t.out, t.in, t.asked, t.sent, t.read, t.err = out, in, false, 0, 0, nil
 	err = t.raw.Read(t.step)
-	op, ok := errors.AsType[*net.OpError](err)
-	if ok {
+	if t.tls != nil {
+		t.tls.wire.direct = false
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		op.Op = "read" // it says raw-read
 	}
-	call := "read"
-	if t.sent < len(out) {
-		call = "write"
+	if err == nil {
+		err = t.err
 	}
-	switch {
-	case err != nil:
-	case t.failed != 0:
-		err = &net.OpError{Op: call, Net: "tcp", Err: os.NewSyscallError(call, t.failed)}
-	case call == "read" && t.read == 0:
-		err = io.EOF
+	if t.tls != nil && err == nil && t.sent == len(out) {
+		if err = t.tls.wire.flush(); err != nil {
+			t.sent = 0 // who knows
+		}
 	}
 	return t.sent, t.read, err
 }
 
 func (t *talk) next(fd uintptr) (done bool) {
-	if !t.asked {
-		t.asked = true
-		n, errno := sendTo(int(fd), t.out)
-		if errno != unix.EAGAIN && errno != unix.EINTR {
-			t.failed = errno
-		}
-		t.sent = n
-		return n < len(t.out)
+	var w *wire
+	if t.tls != nil {
+		w = t.tls.wire
+		w.direct, w.fd = true, int(fd)
 	}
-	for {
-		n, errno := receiveFrom(int(fd), t.in, 0)
-		switch errno {
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return false
-		default:
-			t.read, t.failed = n, errno
-			return true
-		}
+	switch {
+	case t.asked && w == nil:
+		t.read, t.err = receiveNow(int(fd), t.in)
+		return t.err != errAgain
+	case t.asked:
+		t.read, t.err = t.tls.Read(t.in)
+		return t.err != errAgain
+	case w == nil:
+		t.sent, t.err = sendNow(int(fd), t.out)
+	default:
+		t.sent, t.err = t.tls.Write(t.out)
 	}
+	t.asked = true
+	return t.err != nil || t.sent < len(t.out) || w != nil && len(w.rest) > 0
 }
 
 // push writes to a socket what it takes at once, without telling the scheduler.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -76,23 +77,39 @@ type secured struct {
 	resumed bool // a session of an earlier connection
 }
 
-// handshake secures a connection. An error leaves it closed, and is one of
-// errHandshake.
+// handshake secures a connection. An error leaves it closed.
 func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (*secured, error) {
 	w := &wire{Conn: conn}
 	c := &secured{Conn: s.client(w, address), wire: w}
 	began := time.Now()
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close() // nothing is left to be lost
-		if record, ok := errors.AsType[tls.RecordHeaderError](err); ok && record.Conn != nil {
+		record, ok := errors.AsType[tls.RecordHeaderError](err)
+		switch {
+		case ok && record.Conn != nil:
 			err = fmt.Errorf("%w: what answers there does not speak TLS", err)
-		} else if errors.Is(err, io.EOF) {
+		case errors.Is(err, io.EOF):
 			err = errHandshakeCut
+		case errors.Is(err, context.DeadlineExceeded):
+			err = os.ErrDeadlineExceeded
 		}
 		return nil, &handshakeError{address, err}
 	}
 	c.took, c.resumed = time.Since(began), c.ConnectionState().DidResume
 	return c, nil
+}
+
+// farewell closes the connection, and says so before where that does not have to
+// wait and is not cut off from what was said before: its Close may take seconds.
+func (c *secured) farewell(raw syscall.RawConn) {
+	if w := c.wire; len(w.rest) == 0 {
+		// Nobody waits for it to arrive.
+		_ = raw.Control(func(fd uintptr) {
+			w.direct, w.fd = true, int(fd)
+			_ = c.CloseWrite()
+		})
+	}
+	c.wire.Conn.Close()
 }
 
 // handshakeError is a failed handshake, in the words of package net.
@@ -121,13 +138,15 @@ func ofTLS(err error) bool {
 }
 
 // wire is the connection below TLS. Where that does not wait, because an event loop
-// has it or it is to be hasty, a read returns errAgain, after which crypto/tls goes
-// on where it was: to it that is a deadline, and it keeps a record that has arrived
-// in part.
+// has it, or it is direct or hasty, a read returns errAgain, after which crypto/tls
+// goes on where it was: to it that is a deadline, and it keeps a record that has
+// arrived in part.
 type wire struct {
 	net.Conn
-	raw   syscall.RawConn // of Conn, where it has one
-	hasty bool            // a read must not wait
+	direct bool // reads and writes go to the socket, and wait for nothing
+	fd     int  // of the socket, then
+	rest   []byte
+	hasty  bool // there is no socket, and a read must not wait
 
 	frame frames
 	alone bool // what was read last was one whole record, with nothing before or behind it
@@ -146,17 +165,44 @@ func (again) Temporary() bool { return true }
 // has read before.
 func (w *wire) Read(p []byte) (n int, err error) {
 	switch {
-	case !w.hasty:
-		n, err = w.Conn.Read(p)
-	case w.raw != nil:
-		n, err = readNow(w.raw, p)
-	default:
+	case w.direct:
+		n, err = receiveNow(w.fd, p)
+	case w.hasty:
 		err = errAgain
+	default:
+		n, err = w.Conn.Read(p)
 	}
 	first := w.frame.between()
 	begun := w.frame.see(p[:n])
 	w.alone = first && begun == 1 && w.frame.between() && n < len(p)
 	return n, err
+}
+
+// Write is called by crypto/tls, with whole records. What a socket does not take at
+// once is kept for flush.
+func (w *wire) Write(p []byte) (n int, err error) {
+	if !w.direct {
+		return w.Conn.Write(p)
+	}
+	if len(w.rest) == 0 {
+		if n, err = sendNow(w.fd, p); err != nil {
+			return 0, err
+		}
+	}
+	w.rest = append(w.rest, p[n:]...)
+	return len(p), nil
+}
+
+// flush writes what a direct wire has kept.
+func (w *wire) flush() error {
+	if len(w.rest) == 0 {
+		return nil
+	}
+	n, err := w.Conn.Write(w.rest)
+	if w.rest = w.rest[n:]; len(w.rest) == 0 {
+		w.rest = nil
+	}
+	return err
 }
 
 // frames follows where the records of TLS begin and end in what is read: five

@@ -102,6 +102,8 @@ func TestTLSThatFails(t *testing.T) {
 	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, once.authority.pool
 	old := serving.Clone()
 	old.MaxVersion = tls.VersionTLS11
+	older := serving.Clone()
+	older.MaxVersion = tls.VersionTLS12
 	other := serving.Clone()
 	other.NextProtos = []string{"imap"}
 	for _, c := range []struct {
@@ -116,6 +118,7 @@ func TestTLSThatFails(t *testing.T) {
 		{"no common version", trusting, old, "tls", "protocol version"},
 		{"no common protocol", trusting, other, "tls", "no application protocol"},
 		{"not TLS", trusting, nil, "tls", "does not speak TLS"},
+		{"TLS 1.2", trusting, older, "200", ""},
 		{"accepted unseen", &tls.Config{InsecureSkipVerify: true}, serving, "200", ""},
 		{"accepted by another name", &tls.Config{RootCAs: once.authority.pool, ServerName: "localhost"}, serving, "200", ""},
 		{"both have one", &tls.Config{RootCAs: once.authority.pool, Certificates: []tls.Certificate{once.peer}}, mutual, "200", ""},
@@ -203,7 +206,7 @@ func TestHandshakesThatStall(t *testing.T) {
 				}
 			})
 			s := newSums()
-			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50), Timeout: ptr(100 * time.Millisecond)}
+			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: "GET", Path: "/"}, Rate: perSecond(50), Timeout: ptr(1500 * time.Millisecond)}
 			if want == "reset" {
 				spec.Timeout = ptr(time.Minute)
 			}

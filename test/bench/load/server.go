@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 
 // behaviour is when the server answers: Delay after a request arrived; and while
 // it is frozen, for the last Freeze of every Period since the first request, not
-// before it thaws. Secure is over TLS, at once.
+// before it thaws. Secure is over TLS.
 type behaviour struct {
 	Delay, Period, Freeze time.Duration
 	Secure                bool
@@ -76,15 +77,13 @@ type pending struct {
 
 type serverConn struct {
 	fd      int
-	rest    []byte // of a request that has not arrived in one piece
-	greeted bool   // the preface of HTTP/2 has come
+	tls     *tls.Conn // nil: plain
+	rest    []byte    // of a request that has not arrived in one piece
+	greeted bool      // the preface of HTTP/2 has come
 	closed  bool
 }
 
 func serve(b behaviour) error {
-	if b.Secure {
-		return serveSecure()
-	}
 	l, err := loop.New()
 	if err != nil {
 		return err
@@ -98,14 +97,26 @@ func serve(b behaviour) error {
 	if err != nil {
 		return err
 	}
+	var shaker *shaker
+	if b.Secure {
+		if shaker, err = newShaker(s); err != nil {
+			return err
+		}
+	}
 	err = s.Add(listener, unix.EPOLLIN, func(uint32) {
 		for {
+			var err error
 			fd, ok := loop.Accept(listener)
 			if !ok {
 				return
 			}
 			c := &serverConn{fd: fd}
-			if err := s.Add(fd, unix.EPOLLIN, func(uint32) { s.read(c) }); err != nil {
+			if shaker != nil {
+				err = shaker.shake(c)
+			} else {
+				err = s.Add(fd, unix.EPOLLIN, func(uint32) { s.read(c) })
+			}
+			if err != nil {
 				s.drop(c)
 			}
 		}
@@ -141,16 +152,25 @@ func (s *httpServer) drop(c *serverConn) {
 var endOfHead = []byte("\r\n\r\n")
 
 // read takes what has arrived on c: whole requests without bodies, as a rule one.
+// What TLS has decrypted already, epoll does not tell of.
 func (s *httpServer) read(c *serverConn) {
-	n, again, err := loop.Read(c.fd, s.buf)
-	if again {
-		return
+	for !c.closed {
+		n, again, err := s.receive(c)
+		switch {
+		case again:
+			return
+		case n == 0 || err != nil:
+			s.drop(c)
+			return
+		}
+		s.take(c, s.buf[:n])
+		if c.tls == nil {
+			return
+		}
 	}
-	if n == 0 || err != nil {
-		s.drop(c)
-		return
-	}
-	b := s.buf[:n]
+}
+
+func (s *httpServer) take(c *serverConn, b []byte) {
 	if c.rest != nil {
 		b = append(c.rest, b...)
 		c.rest = nil
@@ -185,7 +205,7 @@ func (s *httpServer) answer(c *serverConn) {
 	if c.closed {
 		return
 	}
-	if _, _, err := loop.Write(c.fd, []byte(answer)); err != nil {
+	if err := s.say(c, []byte(answer)); err != nil {
 		s.drop(c)
 	}
 }
