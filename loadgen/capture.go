@@ -143,6 +143,10 @@ type reply struct {
 	keepBody bool
 	tooLong  bool // the body, for being kept
 
+	rows     int64 // that a query returned, or
+	affected int64 // changed
+	null     bool  // the answer is that there is no value
+
 	unpacked bool // body is as the server meant it
 	parsed   bool
 	document any

@@ -25,6 +25,7 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	if s.To == "" {
 		report("to", "which service is asked is missing: write to: NAME")
 	}
+	s.checkProtocol(report)
 	s.checkArrivals(report)
 	s.checkRequests(report)
 	checkTimeout(s.Timeout, "timeout", report)
@@ -32,8 +33,15 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 		report("connections", "connections is %d; it must be from 1 to %d", *c, maxConnections)
 	}
 	for i, set := range s.OK {
-		if set.From < 100 || set.To > 599 || set.From > set.To {
-			report(fmt.Sprintf("ok[%d]", i), `%s is not a set of status codes from 100 to 599`, set)
+		at := fmt.Sprintf("ok[%d]", i)
+		switch calls := s.speech().may(takesCalls); {
+		case set.From >= grpcOutcome && !calls:
+			report(at, `%s is a status of gRPC; this stream speaks %s`, set, s.speech().name)
+		case set.From >= grpcOutcome:
+		case calls:
+			report(at, `%s is a status of HTTP; with gRPC, write names of its own: %s`, set, grpcStatusNames())
+		case set.From < 100 || set.To > 599 || set.From > set.To:
+			report(at, `%s is not a set of status codes from 100 to 599`, set)
 		}
 	}
 }
@@ -187,6 +195,7 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 		return
 	}
 	s.checkData(report)
+	s.checkSecrets(report)
 	if s.Order == Listed {
 		switch {
 		case s.Request != nil:
@@ -210,10 +219,14 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 	}
 	for i, r := range s.filled() {
 		at := s.at(i)
-		if problem := checkMethod(r.Method); problem != "" {
-			report(at+".method", "%s", problem)
+		if r.brief && r.Method == "" && s.speech().may(takesMethod) {
+			report(at, `%q is not a request: write "METHOD /path", like "POST /checkout"`, r.Text)
+		} else {
+			if problem := checkMethod(r.Method); problem != "" && s.speech().may(takesMethod) {
+				report(at+".method", "%s", problem)
+			}
+			st.kinds[i].checkRendered(s.speech(), r, st.slots, at, samples, report)
 		}
-		st.kinds[i].checkRendered(r, st.slots, at, samples, report)
 		if n := r.Redirects; n != nil && (*n < 0 || *n > maxRedirects) {
 			report(at+".redirects", "redirects is %d; it must be from 0 to %d", *n, maxRedirects)
 		}
@@ -286,7 +299,7 @@ func checkMethod(m string) string {
 // checkRendered looks at some examples of what the templates make, each mistake
 // reported once. A template that does not parse was reported already, and renders
 // to nothing.
-func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
+func (k *kind) checkRendered(sp *speech, r Request, slots int, at string, samples uint64, report func(path, format string, args ...any)) {
 	said := map[string]bool{}
 	once := func(path, format string, args ...any) {
 		if !said[path] {
@@ -300,7 +313,7 @@ func (k *kind) checkRendered(r Request, slots int, at string, samples uint64, re
 		path, err := k.path.append(nil, &d)
 		if err != nil {
 			once(at+".path", "path %q cannot be rendered: %v", r.Path, err)
-		} else if len(path) > 0 || r.Path == "" {
+		} else if sp.may(takesPath) && (len(path) > 0 || r.Path == "") {
 			if problem := checkPath(string(path)); problem != "" {
 				once(at+".path", "path %q %s", r.Path, problem)
 			}

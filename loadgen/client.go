@@ -30,7 +30,8 @@ type client interface {
 	close()
 }
 
-// outcome is a status code, or one of the error classes below 100.
+// outcome is a status code, or one of the error classes below 100, or a status of
+// gRPC, from grpcOutcome on.
 type outcome uint16
 
 const (
@@ -45,15 +46,20 @@ const (
 	uncaptured // a captured value is not in the answer
 	exhausted  // no row of unique data is left
 	astray     // a redirect that is not followed
+	replied    // the answer is an error of the protocol's own
 	insecure   // TLS could not be agreed on, or went wrong
 	nameless   // the host's name has no address
 )
+
+// answered is the outcome of a request in a protocol that has no status codes.
+// gRPC's, which are from 1000 on, end at 16.
+const answered outcome = grpcOutcome + 19
 
 var outcomeNames = [...]string{
 	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
 	protocol: "protocol", dropped: "dropped", canceled: "canceled",
 	unchecked: "check", uncaptured: "capture", exhausted: "data", astray: "redirect",
-	insecure: "tls", nameless: "dns",
+	insecure: "tls", nameless: "dns", replied: "error",
 }
 
 // unmade tells that no connection could be made, which may take no time at all.
@@ -62,8 +68,13 @@ func (o outcome) unmade() bool {
 }
 
 func (o outcome) String() string {
-	if int(o) < len(outcomeNames) {
+	switch {
+	case o == answered:
+		return "answered"
+	case int(o) < len(outcomeNames):
 		return outcomeNames[o]
+	case o >= grpcOutcome:
+		return grpcNames[o-grpcOutcome].name
 	}
 	return strconv.Itoa(int(o))
 }
@@ -72,6 +83,7 @@ func (o outcome) String() string {
 type result struct {
 	outcome  outcome
 	detail   string    // of an error
+	class    string    // what the protocol calls an outcome replied: WRONGTYPE, 23505
 	sent     int       // bytes of the request
 	received int       // bytes of the answer's body
 	read     int       // bytes of the answer, head and all
@@ -82,6 +94,10 @@ type result struct {
 	connect   time.Duration // which took so long,
 	handshake time.Duration // and then TLS so long; unknown without
 	resumed   bool          // the TLS session is an earlier connection's
+
+	// waited is how long the request had a connection whose server took no more
+	// streams: it was queued, and sent only then, or never.
+	waited time.Duration
 
 	// Of streams that are not plain.
 	wanted  bool   // the status is what a check asks for
@@ -95,7 +111,7 @@ func classify(err error, connecting bool) outcome {
 	var netErr net.Error
 	var dnsErr *net.DNSError
 	switch {
-	case errors.Is(err, errProtocol):
+	case errors.Is(err, errProtocol), errors.Is(err, errGarbled):
 		return protocol
 	case errors.Is(err, errChecked):
 		return unchecked
@@ -105,6 +121,8 @@ func classify(err error, connecting bool) outcome {
 		return exhausted
 	case errors.Is(err, errRedirect):
 		return astray
+	case errors.Is(err, errNoStream):
+		return dropped
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return timeout
 	case errors.As(err, &dnsErr):
@@ -113,7 +131,7 @@ func classify(err error, connecting bool) outcome {
 		return timeout
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errNoAddress):
 		return refused
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, errHandshakeCut),
+	case errors.Is(err, errEarly), errors.Is(err, errMidAnswer), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED), errors.Is(err, errHandshakeCut),
 		!connecting && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed)):
 		return reset
 	case ofTLS(err):
@@ -179,12 +197,7 @@ type httpClient struct {
 }
 
 func newHTTPClient(ctx context.Context, s *stream, c Config) *httpClient {
-	dial := c.Dial
-	if dial == nil {
-		// Keep-alive probes would be two more system calls per connection.
-		dial = (&net.Dialer{KeepAlive: -1}).DialContext
-	}
-	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: dial, secure: c.secure, buffer: make([]byte, 4096)}
+	cl := &httpClient{ctx: ctx, stream: s, resolve: c.Resolve, dial: c.dialer(), secure: c.secure, buffer: make([]byte, 4096)}
 	if !s.plain() {
 		cl.trip = &trip{stream: s, start: c.Start, scheme: "http"}
 		if c.secure != nil {
@@ -220,7 +233,7 @@ func (c *httpClient) close() {
 
 func (c *httpClient) do(j job, deadline time.Time) result {
 	if c.trip != nil {
-		return c.visit(j, deadline)
+		return c.trip.visit(j, deadline, c.once)
 	}
 	return c.once(j.seq, deadline)
 }

@@ -11,11 +11,11 @@ import (
 // Their first requests are spread over one think time. A request is due when its
 // user has finished thinking. With fewer connections than users they share, and a
 // user who finds none free is queued.
-func closed(ctx context.Context, c Config, s *stream, col *collector) {
+func closed(ctx context.Context, c Config, s *stream, col *collector, carry carrier) {
 	users := c.Spec.users()
-	clients := make([]client, min(users, c.Spec.connections()))
+	clients := make([]client, min(users, c.Spec.lanes()))
 	for i := range clients {
-		clients[i] = newHTTPClient(ctx, s, c)
+		clients[i] = carry.client()
 	}
 	var shared chan client
 	if len(clients) < users {

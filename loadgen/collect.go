@@ -101,7 +101,7 @@ func (c *collector) collect(last bool) {
 		}
 		for i := range c.fates {
 			c.finish(&c.fates[i])
-			c.fates[i].detail, c.fates[i].request = "", ""
+			c.fates[i].detail, c.fates[i].request, c.fates[i].class = "", "", ""
 		}
 		if c.stream.session {
 			for _, e := range r.takeEnded() {
@@ -218,18 +218,19 @@ func (c *collector) tell(k windowKey, w *window, now time.Duration) {
 func (c *collector) tellSample(f *finished) {
 	method, path := c.describe(f)
 	c.config.OnSample(Sample{
-		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.outcome.String(),
-		Request: method + " " + path, Detail: f.detail, TraceID: c.stream.traceID(f.seq, f.step),
+		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: f.due, Latency: f.latency, Outcome: f.name(),
+		Request: strings.TrimSpace(method + " " + path), Detail: c.stream.redact.text(f.detail), TraceID: c.stream.traceID(f.seq, f.step),
 	})
 }
 
 // describe is method and path of a request: as it was sent, if the path cannot be
 // told from its number.
 func (c *collector) describe(f *finished) (method, path string) {
-	if method, path, ok := strings.Cut(f.request, " "); ok {
-		return method, path
+	method, path, ok := strings.Cut(f.request, " ")
+	if !ok {
+		method, path = c.stream.describe(f.seq)
 	}
-	return c.stream.describe(f.seq)
+	return method, c.stream.redact.text(path)
 }
 
 func (c *collector) result(f *finished) Result {
@@ -239,12 +240,21 @@ func (c *collector) result(f *finished) Result {
 		scheme = "https://"
 	}
 	r := Result{
-		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: c.config.Start.Add(f.due), Latency: f.latency, Outcome: f.outcome.String(),
-		Sent: f.sent, Received: f.received, Method: method, URL: scheme + c.config.Spec.To + path, Detail: f.detail,
+		Load: c.config.Spec.Name, Step: c.stream.kinds[f.step].name, Seq: f.seq, Due: c.config.Start.Add(f.due), Latency: f.latency, Outcome: f.name(),
+		Sent: f.sent, Received: f.received, Method: method, URL: scheme + c.config.Spec.To + path, Detail: c.stream.redact.text(f.detail),
 		Status: f.status,
 	}
-	if f.outcome >= 100 {
+	if sp := c.config.Spec.speech(); sp.talks {
+		r.URL = string(sp.name) + "://" + c.config.Spec.To + "/" + escape(path)
+	}
+	switch {
+	case f.outcome == answered:
+		r.OK = true
+	case f.outcome >= 100:
 		r.Status, r.OK = int(f.outcome), c.stream.ok(f)
+	}
+	if f.outcome >= grpcOutcome && f.outcome != answered {
+		r.Status = grpcNames[f.outcome-grpcOutcome].http
 	}
 	return r
 }

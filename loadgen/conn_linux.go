@@ -551,16 +551,6 @@ func (s *shard) render(kind int, seq uint64, host string) (request []byte, err e
 	return r.bytes, nil
 }
 
-// static tells that all of this kind are the same but for their trace contexts.
-func (k *kind) static() bool {
-	for _, h := range k.headers {
-		if !h.value.static() {
-			return false
-		}
-	}
-	return k.auth == nil && k.path.static() && k.body.static()
-}
-
 // target is an address as the kernel wants it.
 type target struct {
 	host    string

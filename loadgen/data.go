@@ -86,6 +86,15 @@ func (s *Spec) ReadData(files fs.FS, report func(path, format string, args ...an
 	if s.Replay != nil {
 		s.Replay.inside, s.Replay.folder = true, files
 	}
+	if s.Descriptors != "" {
+		raw, err := readDataFile(files, s.Descriptors)
+		if err == nil {
+			err = s.ReadDescriptors(s.Descriptors, raw)
+		}
+		if err != nil {
+			report("descriptors", "%v", err)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Data)) {
 		at := "data." + name
 		if !identifier.MatchString(name) {

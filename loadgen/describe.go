@@ -14,7 +14,7 @@ const mostDescribed = 5
 func (s Spec) Describe() string {
 	var kinds []string
 	for _, r := range s.own() {
-		kinds = append(kinds, r.Method+" "+r.Path)
+		kinds = append(kinds, s.title(r))
 	}
 	if len(kinds) > mostDescribed {
 		kinds = append(kinds[:mostDescribed-1], fmt.Sprintf("and %d more", len(kinds)-mostDescribed+1))

@@ -26,7 +26,7 @@
 //	tls       no agreement on TLS: an untrusted certificate, one of another name, an
 //	          alert; or what came was not TLS
 //	dns       the host's name has no address
-//	protocol  the answer is not HTTP/1.1
+//	protocol  the answer is not one of the stream's protocol
 //	dropped   see above
 //	canceled  the run was cut off; in no share, neither ok nor failed
 //	check     the answer does not hold what a check claims

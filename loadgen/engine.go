@@ -49,6 +49,9 @@ func (e Engine) String() string {
 // Chosen is the engine that Run will use, and in a few words why it is not the
 // fast one, where it is not. An engine that was asked for and cannot be is an error.
 func (c Config) Chosen() (e Engine, why string, err error) {
+	if err := c.checkTransport(); err != nil {
+		return "", "", err
+	}
 	switch c.Engine {
 	case Auto, Fast:
 		why := c.notFast()
@@ -70,6 +73,8 @@ func (c Config) notFast() string {
 	switch {
 	case !haveFast:
 		return "it needs Linux, this is " + runtime.GOOS
+	case !c.Spec.speech().fast:
+		return "the stream speaks " + string(c.Spec.speech().name)
 	case c.Dial != nil:
 		return "connections are made by Config.Dial"
 	}

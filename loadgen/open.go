@@ -40,10 +40,10 @@ func schedule(c Config) (next func() (due time.Duration, ok bool)) {
 // connection. There are only as many as were needed at once, and at most the
 // stream's connections. A request that finds no free one is queued; workers take
 // from the queue before they become free.
-func open(ctx context.Context, c Config, s *stream, col *collector, wait waiter) {
+func open(ctx context.Context, c Config, s *stream, col *collector, carry carrier, wait waiter) {
 	scheduler := col.recorder() // the first: see collect
 	p := &pool{
-		config: c, ctx: ctx, stream: s, collector: col, limit: c.Spec.connections(),
+		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.lanes(),
 		queue: newQueue(s), wake: wait.wake,
 	}
 	// Who ends the context also ends the wait and what is in flight.
@@ -129,6 +129,7 @@ type pool struct {
 	ctx       context.Context
 	stream    *stream
 	collector *collector
+	carrier   carrier
 	limit     int
 	wake      func() // tells the scheduler that the queue is empty, once closing
 	workers   sync.WaitGroup
@@ -153,7 +154,7 @@ func (p *pool) offer(j job) (queued bool) {
 	case len(p.all) < p.limit:
 		w = &worker{
 			pool: p, jobs: make(chan job, 1), recorder: p.collector.recorder(),
-			client: newHTTPClient(p.ctx, p.stream, p.config),
+			client: p.carrier.client(),
 		}
 		p.all = append(p.all, w)
 		p.workers.Go(w.run)
@@ -267,10 +268,18 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 	rec.note(j.due, j.step, n)
 	r := cl.do(j, c.Start.Add(deadline))
 	done := r.done.Sub(c.Start)
+	if r.waited > 0 {
+		n := count{queued: 1}
+		if r.outcome == dropped {
+			n.sent = -1 // it was given a connection, but nothing to send on
+		}
+		rec.note(j.due, j.step, n)
+		lag, now = unknown, now+r.waited
+	}
 	f := finished{
 		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
 		handshake: r.handshake, resumed: r.resumed,
-		outcome: r.outcome, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
+		outcome: r.outcome, class: r.class, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}
 	if !r.begun.IsZero() {

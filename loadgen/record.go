@@ -41,12 +41,23 @@ type finished struct {
 	received  int // bytes of the answer's body
 	read      int // bytes of the answer, head and all
 	detail    string
+	class     string // of an outcome replied
 
 	// Of streams that are not plain.
 	step    int
 	wanted  bool   // the status is what a check asks for
 	status  int    // of an answer that failed for another reason
 	request string // "POST /checkout"
+}
+
+// name is what a result calls its outcome: "200", "timeout", "error 23505".
+func (f *finished) name() string { return outcomeName(f.outcome, f.class) }
+
+func outcomeName(o outcome, class string) string {
+	if class != "" {
+		return o.String() + " " + class
+	}
+	return o.String()
 }
 
 // unknown stands for a duration that there is not.

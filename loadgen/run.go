@@ -76,13 +76,27 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 	}
+	if c.Spec.values, err = c.Spec.readSecrets(nil); err != nil {
+		return err
+	}
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
-	c.secure = newSecure(c.TLS)
+	if c.secure = newSecure(c.TLS); c.secure != nil {
+		c.secure.offer(c.Spec.speech().alpn)
+	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
 	col := newCollector(c, s)
-	send := func() { closed(ctx, c, s, col) }
+	var carry carrier
+	if engine == General {
+		if carry, err = c.Spec.speech().open(ctx, c, s); err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+		if carry.close != nil {
+			defer carry.close()
+		}
+	}
+	send := func() { closed(ctx, c, s, col, carry) }
 	switch {
 	case engine == Fast:
 		loops, err := newShards(c, s, col)
@@ -97,7 +111,7 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 		}
 		defer wait.close()
-		send = func() { open(ctx, c, s, col, wait) }
+		send = func() { open(ctx, c, s, col, carry, wait) }
 	}
 
 	sent := make(chan struct{})
@@ -188,7 +202,7 @@ type Result struct {
 	Seq      uint64
 	Due      time.Time
 	Latency  time.Duration // done − due
-	Status   int           // 0 without a complete answer
+	Status   int           // 0 without a complete answer, and where the protocol has none
 	OK       bool
 	Outcome  string
 	Sent     int // bytes of the request, head included
@@ -205,6 +219,9 @@ func (r Result) Vegeta() vegeta.Result {
 	v := vegeta.Result{
 		Attack: r.Load, Seq: r.Seq, Code: uint16(r.Status), Timestamp: r.Due, Latency: r.Latency,
 		BytesOut: uint64(r.Sent), BytesIn: uint64(r.Received), Method: r.Method, URL: r.URL,
+	}
+	if r.OK && r.Status == 0 {
+		v.Code = 200 // what vegeta counts as a success
 	}
 	if !r.OK {
 		v.Error = r.Outcome

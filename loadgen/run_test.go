@@ -614,7 +614,7 @@ func TestQueueOrder(t *testing.T) {
 func TestCollectorTellsEverythingOnce(t *testing.T) {
 	var told []Window
 	c := Config{Spec: Spec{Name: "x"}, Start: time.Now(), OnWindow: func(w Window) { told = append(told, w) }}
-	col := newCollector(c, &stream{wanted: [1000]bool{200: true}})
+	col := newCollector(c, &stream{wanted: [grpcOutcome + 20]bool{200: true}})
 	r := col.recorder()
 	r.note(50*time.Millisecond, 0, count{due: 2, queued: 1})
 	r.note(60*time.Millisecond, 0, count{sent: 2})

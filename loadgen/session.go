@@ -93,6 +93,7 @@ func (s *stream) good(r result) bool {
 // refer to.
 func (s *stream) scope(spec Spec) *scope {
 	in := newScope()
+	in.secrets = spec.secretValues()
 	for _, name := range slices.Sorted(maps.Keys(spec.Data)) {
 		d := spec.Data[name]
 		if d.table == nil {
@@ -417,6 +418,12 @@ func (t *trip) judge(r *result) error {
 	if !ok && !t.kind.status {
 		return nil
 	}
+	return t.examine(r, status)
+}
+
+// examine looks at an answer: its checks, and what is captured from it.
+func (t *trip) examine(r *result, status int) error {
+	ok := status == 0 || t.stream.wanted[status]
 	t.ofCheck = t.draw(forCheck)
 	for i := range t.kind.checks {
 		c := &t.kind.checks[i]
@@ -453,17 +460,17 @@ func (t *trip) judge(r *result) error {
 	return nil
 }
 
-// visit carries a job out on the client's connection: the request, redirects, and
+// visit carries a job out by what sends one request on a client's connection: the request, redirects, and
 // what is looked at in the answer. All of that is one request in the results.
-func (c *httpClient) visit(j job, deadline time.Time) result {
-	t := c.trip
+func (t *trip) visit(j job, deadline time.Time, once func(seq uint64, deadline time.Time) result) result {
 	if err := t.begin(j); err != nil {
 		return result{outcome: classify(err, false), detail: err.Error(), done: time.Now(), request: t.kind.method + " ?"}
 	}
 	var all result
 	for hops := 0; ; hops++ {
-		r := c.once(j.seq, deadline)
+		r := once(j.seq, deadline)
 		r.sent, r.received, r.read = r.sent+all.sent, r.received+all.received, r.read+all.read
+		r.waited += all.waited
 		if all.connected && !r.connected {
 			r.connected, r.connect = true, all.connect
 		}

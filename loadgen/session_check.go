@@ -21,6 +21,8 @@ import (
 //	body contains "completed"            or lacks, matches 'RE2', ==, !=
 //	json $.status == "completed"         or != < <= > >=, contains, matches, exists
 //	header Location contains "/orders/"  or lacks, matches, ==, !=, exists
+//	rows == 1                            that a query returned, or affected
+//	value exists                         or missing: what Redis answered is not nil
 //
 // Text stands in quotes and may be a template; {{.order}} without quotes is equal
 // to a text and to a number. A status that a check asks for is good whatever the
@@ -46,6 +48,10 @@ var checkOps = map[string][]string{
 	"body":    {"contains", "lacks", "matches", "==", "!="},
 	"json":    {"==", "!=", "<=", ">=", "<", ">", "contains", "lacks", "matches", "exists"},
 	"header":  {"contains", "lacks", "matches", "==", "!=", "exists"},
+
+	"rows":     {"==", "!=", "<=", ">=", "<", ">"},
+	"affected": {"==", "!=", "<=", ">=", "<", ">"},
+	"value":    {"exists", "missing"},
 }
 
 // UnmarshalText reads a check; its error tells the place in it.
@@ -92,9 +98,9 @@ func (c *Check) UnmarshalText(text []byte) error {
 	}
 	rest = strings.TrimLeft(rest[len(c.op):], " \t")
 	value := strings.TrimRight(rest, " \t")
-	if c.op == "exists" {
+	if c.op == "exists" || c.op == "missing" {
 		if value != "" {
-			return fail("nothing stands after exists")
+			return fail("nothing stands after %s", c.op)
 		}
 		return nil
 	}
@@ -137,6 +143,14 @@ func (c *Check) takeValue(v string) (err error) {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 100 || n > 999 {
 			return fmt.Errorf("%q is not a status code: write status %s 201", v, c.op)
+		}
+		x := float64(n)
+		c.number = &x
+		return nil
+	case c.subject == "rows", c.subject == "affected":
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is no number of rows: write %s %s 1", v, c.subject, c.op)
 		}
 		x := float64(n)
 		c.number = &x
@@ -185,7 +199,9 @@ func (c Check) MarshalText() ([]byte, error) { return []byte(c.text), nil }
 
 func (c Check) String() string { return c.text }
 
-func (c Check) ofBody() bool { return c.subject == "body" || c.subject == "json" }
+func (c Check) ofBody() bool {
+	return c.subject == "body" || c.subject == "json" || c.subject == "value" && c.op == "missing"
+}
 
 // holds says what is so instead, if the check does not hold. want is the check's
 // text, rendered.
@@ -198,6 +214,21 @@ func (c Check) holds(r *reply, status int, latency time.Duration, want string) (
 	case "latency":
 		if !ordered(float64(latency), c.op, float64(c.limit)) {
 			return latency.String()
+		}
+	case "rows":
+		if !ordered(float64(r.rows), c.op, *c.number) {
+			return strconv.FormatInt(r.rows, 10)
+		}
+	case "affected":
+		if !ordered(float64(r.affected), c.op, *c.number) {
+			return strconv.FormatInt(r.affected, 10)
+		}
+	case "value":
+		switch {
+		case r.null && c.op == "exists":
+			return "nil"
+		case !r.null && c.op == "missing":
+			return excerpt(r.body)
 		}
 	case "body":
 		body, err := r.content()

@@ -21,6 +21,7 @@ import (
 type Spec struct {
 	Name        string            `yaml:"-" json:"name"`                      // the key it stands under
 	To          string            `yaml:"to" json:"to"`                       // the service that is asked
+	Protocol    Protocol          `yaml:"protocol" json:"protocol,omitempty"` // what it is spoken to in; default HTTP/1.1
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
 	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix, or a list
 	Order       Order             `yaml:"order" json:"order,omitempty"`       // of requests; default mixed
@@ -42,6 +43,16 @@ type Spec struct {
 	Timeout     *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`         // since due; default 10s
 	OK          []StatusSet       `yaml:"ok" json:"ok,omitempty"`                   // default: 200-399
 	Connections *int              `yaml:"connections" json:"connections,omitempty"` // most open at once; default 1024, or users if that is more
+	Secrets     map[string]Secret `yaml:"secrets" json:"secrets,omitempty"`         // values of the environment that templates use
+	Login       *Login            `yaml:"login" json:"login,omitempty"`             // of protocols whose connections have one
+	Reply       *Reply            `yaml:"reply" json:"reply,omitempty"`             // where an answer ends; protocol tcp
+	Binary      bool              `yaml:"binary" json:"binary,omitempty"`           // messages are binary; protocol websocket
+
+	values      map[string]string // of the secrets, once they are read
+	Descriptors string            `yaml:"descriptors" json:"descriptors,omitempty"` // gRPC: a file of descriptors; default: the server says
+	Streams     *int              `yaml:"streams" json:"streams,omitempty"`         // HTTP/2: most requests under way on one connection; default 1
+
+	descriptors *descriptors // nil until ReadData or ReadDescriptors
 }
 
 // Request is one kind of request, short form "METHOD /path".
@@ -54,25 +65,46 @@ type Request struct {
 	Timeout   *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`
 	Redirects *int              `yaml:"redirects" json:"redirects,omitempty"` // most that are followed; default 0: a redirect is the answer
 	Check     []Check           `yaml:"check" json:"check,omitempty"`
-	Weight    *int              `yaml:"weight" json:"weight,omitempty"` // default 1; 0 is never sent
+	Weight    *int              `yaml:"weight" json:"weight,omitempty"`   // default 1; 0 is never sent
+	Command   []string          `yaml:"command" json:"command,omitempty"` // words, templates; protocol redis
+	Query     string            `yaml:"query" json:"query,omitempty"`     // template; protocol postgres
+	Args      []string          `yaml:"args" json:"args,omitempty"`       // its parameters, templates
+	Text      string            `yaml:"-" json:"text,omitempty"`          // the short form, where it is not exactly METHOD /path
+
+	brief bool // it was written in the short form
 }
 
-// ParseShort reads "METHOD /path".
+// ParseShort reads "METHOD /path", or what the stream's protocol has instead:
+// a command, a query, the text that is sent. What it means shows in Check.
 func (r *Request) ParseShort(text string) error {
-	method, path, err := parseShort(text)
-	if err == nil {
-		*r = Request{Method: method, Path: path}
-	}
-	return err
+	*r = Request{brief: true}
+	r.Method, r.Path, r.Text = parseShort(text)
+	return nil
 }
 
-func parseShort(text string) (method, path string, err error) {
-	method, path, ok := strings.Cut(strings.TrimSpace(text), " ")
-	path = strings.TrimSpace(path)
-	if !ok || method == "" || !strings.HasPrefix(path, "/") {
-		return "", "", fmt.Errorf(`%q is not a request: write "METHOD /path", like "POST /checkout"`, text)
+// parseShort takes "METHOD /path" apart, or the package.Service/Method that only
+// gRPC takes; text is what it was, if more or less.
+func parseShort(short string) (method, path, text string) {
+	if call := "/" + strings.TrimSpace(short); callPath(call) {
+		return "", call, short
 	}
-	return method, path, nil
+	method, path, ok := strings.Cut(strings.TrimSpace(short), " ")
+	path = strings.TrimSpace(path)
+	switch {
+	case !ok || method == "" || !strings.HasPrefix(path, "/"):
+		return "", "", short
+	case method+" "+path != short:
+		return method, path, short
+	}
+	return method, path, ""
+}
+
+// short is the request as it was written in one text, if it was.
+func (r Request) short() string {
+	if r.Text == "" && r.brief {
+		return r.Method + " " + r.Path
+	}
+	return r.Text
 }
 
 // SessionStep is one request of a session: a user's journey, in which a later request
@@ -96,15 +128,19 @@ type SessionStep struct {
 	Check     []Check            `yaml:"check" json:"check,omitempty"`
 	Capture   map[string]Capture `yaml:"capture" json:"capture,omitempty"` // by the name that later templates use
 	Think     time.Duration      `yaml:"think" json:"think,omitempty"`     // before it; not before the first
+	Command   []string           `yaml:"command" json:"command,omitempty"` // as a Request's, like the three below
+	Query     string             `yaml:"query" json:"query,omitempty"`
+	Args      []string           `yaml:"args" json:"args,omitempty"`
+	Text      string             `yaml:"-" json:"text,omitempty"`
+
+	brief bool
 }
 
-// ParseShort reads "METHOD /path".
+// ParseShort reads what Request's does.
 func (s *SessionStep) ParseShort(text string) error {
-	method, path, err := parseShort(text)
-	if err == nil {
-		*s = SessionStep{Method: method, Path: path}
-	}
-	return err
+	*s = SessionStep{brief: true}
+	s.Method, s.Path, s.Text = parseShort(text)
+	return nil
 }
 
 // request is the step without what only sessions have.
@@ -112,6 +148,7 @@ func (s SessionStep) request() Request {
 	return Request{
 		Method: s.Method, Path: s.Path, Body: s.Body, Headers: s.Headers, Auth: s.Auth,
 		Timeout: s.Timeout, Redirects: s.Redirects, Check: s.Check,
+		Command: s.Command, Query: s.Query, Args: s.Args, Text: s.Text, brief: s.brief,
 	}
 }
 
@@ -119,7 +156,7 @@ func (s SessionStep) request() Request {
 func (s Spec) stepNames() []string {
 	var names []string
 	for i, step := range s.Steps {
-		name := cmp.Or(step.Name, step.Method+" "+step.Path)
+		name := cmp.Or(step.Name, s.title(step.request()))
 		if slices.Contains(names, name) {
 			name = fmt.Sprintf("%s (%d)", name, i+1)
 		}
@@ -203,7 +240,8 @@ func (o *Order) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is not an order of requests: mixed (default, by weight) or listed (one after another)", text)
 }
 
-// StatusSet is "2xx", "402" or "200-399", both ends included.
+// StatusSet is "2xx", "402" or "200-399", both ends included; of gRPC a status by
+// its name, which stands above HTTP's.
 type StatusSet struct {
 	From int
 	To   int
@@ -212,6 +250,10 @@ type StatusSet struct {
 // UnmarshalText reads one of the three forms.
 func (s *StatusSet) UnmarshalText(text []byte) error {
 	t := strings.TrimSpace(string(text))
+	if status, ok := grpcStatus(t); ok {
+		s.From, s.To = status, status
+		return nil
+	}
 	from, to, isRange := strings.Cut(t, "-")
 	switch {
 	case len(t) == 3 && t[0] >= '1' && t[0] <= '5' && t[1:] == "xx":
@@ -224,7 +266,7 @@ func (s *StatusSet) UnmarshalText(text []byte) error {
 	a, errA := strconv.Atoi(strings.TrimSpace(from))
 	b, errB := strconv.Atoi(strings.TrimSpace(to))
 	if errA != nil || errB != nil {
-		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399"`, t)
+		return fmt.Errorf(`%q is not a set of status codes: write "2xx", "402" or "200-399", or for gRPC one of %s`, t, grpcStatusNames())
 	}
 	if a < 100 || b > 599 || a > b {
 		return fmt.Errorf(`%q: status codes go from 100 to 599, the lower one first`, t)
@@ -238,6 +280,8 @@ func (s StatusSet) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 
 func (s StatusSet) String() string {
 	switch {
+	case s.From >= grpcOutcome:
+		return outcome(s.From).String()
 	case s.From == s.To:
 		return strconv.Itoa(s.From)
 	case s.From%100 == 0 && s.To == s.From+99:
@@ -376,7 +420,11 @@ func (s Spec) users() int {
 
 // isOK tells whether a status code is what the stream wants.
 func (s Spec) isOK(status int) bool {
-	if len(s.OK) == 0 {
+	switch {
+	case len(s.OK) > 0:
+	case s.Protocol == GRPC:
+		return status == grpcOutcome
+	default:
 		return status >= 200 && status <= 399
 	}
 	for _, set := range s.OK {
@@ -387,8 +435,21 @@ func (s Spec) isOK(status int) bool {
 	return false
 }
 
-// own are the stream's requests, or its session's, as they are written.
+// own are the stream's requests, or its session's, as they are written; calls are
+// POST, which nobody has to write.
 func (s Spec) own() []Request {
+	all := s.written()
+	if s.Protocol != GRPC {
+		return all
+	}
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Method = cmp.Or(all[i].Method, "POST")
+	}
+	return all
+}
+
+func (s Spec) written() []Request {
 	switch {
 	case s.Request != nil:
 		return []Request{*s.Request}
@@ -418,7 +479,7 @@ func (s Spec) filled() []Request {
 	requests := s.own()
 	filled := make([]Request, len(requests))
 	for i, r := range requests {
-		if r.Method != "GET" && r.Method != "HEAD" {
+		if r.Method != "GET" && r.Method != "HEAD" || !s.speech().may(takesMethod) {
 			r.Body = cmp.Or(r.Body, s.Body)
 		}
 		headers := make(map[string]string, len(s.Headers)+len(r.Headers))

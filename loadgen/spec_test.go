@@ -27,8 +27,13 @@ func TestParseShort(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"", "POST", "/checkout", "POST checkout", "POST  "} {
-		if err := new(Request).ParseShort(in); err == nil || !strings.Contains(err.Error(), `write "METHOD /path"`) {
+		r := new(Request)
+		if err := r.ParseShort(in); err != nil {
 			t.Errorf("%q: %v", in, err)
+		}
+		got := problems(Spec{To: "a", Rate: perSecond(1), Request: r})
+		if len(got) != 1 || !strings.Contains(got["request"], `write "METHOD /path"`) {
+			t.Errorf("%q: %q", in, got)
 		}
 	}
 }

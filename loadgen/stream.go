@@ -23,9 +23,10 @@ type stream struct {
 	order    []uint32        // which kind comes when, and again; nil where weights decide
 	session  bool            // the kinds are steps
 	sources  []*source
-	slots    int        // captured values
-	watched  bool       // somebody looks at answers, follows redirects, or is told the time
-	wanted   [1000]bool // the status codes that are good
+	redact   *redactor
+	slots    int                    // captured values
+	watched  bool                   // somebody looks at answers, follows redirects, or is told the time
+	wanted   [grpcOutcome + 20]bool // the status codes that are good
 }
 
 // plain tells whether the stream's requests stand each for itself: appendRequest
@@ -48,10 +49,11 @@ type kind struct {
 	path    *tmpl
 	headers []header // in order of their names
 	body    *tmpl
-	host    bool // there is a Host among the headers
-	trace   bool // there is a traceparent among the headers
-	payload bool // a Content-Length is sent even for an empty body
-	timeout int  // index into stream.timeouts
+	words   []*tmpl // of a command, or parameters of a query
+	host    bool    // there is a Host among the headers
+	trace   bool    // there is a traceparent among the headers
+	payload bool    // a Content-Length is sent even for an empty body
+	timeout int     // index into stream.timeouts
 	weight  uint64
 
 	auth      *authorization
@@ -59,8 +61,9 @@ type kind struct {
 	redirects int
 	checks    []check
 	captures  []capture
-	keepBody  bool // a check or capture looks at it
-	status    bool // a check asks for a status
+	keepBody  bool      // a check or capture looks at it
+	status    bool      // a check asks for a status
+	rpc       *grpcCall // what it calls, in gRPC
 	think     time.Duration
 	call      string // "GET /healthz", where that is always the same
 }
@@ -74,7 +77,8 @@ type header struct {
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	s, order := s.expanded()
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0}
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0, redact: newRedactor(s.values)}
+	sp := s.speech()
 	for status := range st.wanted {
 		st.wanted[status] = s.isOK(status)
 	}
@@ -94,7 +98,23 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			st.watched = st.watched || t.clock
 			return t
 		}
-		k.path = template(at+".path", "path", r.Path)
+		words, text := []string(nil), r.Body
+		if method, path := s.label(r); sp.talks && s.Protocol != WebSocket {
+			k.method, r.Path = method, path
+		}
+		if sp.talks {
+			words, text, _ = s.content(r) // what is wrong with it was said
+		}
+		for n, w := range words {
+			k.words = append(k.words, template(fmt.Sprintf("%s.%s[%d]", at, s.wordsKey(), n), "word "+strconv.Itoa(n+1), w))
+		}
+		if sp.talks && s.Protocol != WebSocket { // what was said of its parts need not be said again
+			if k.path, _ = parseTemplateIn(r.Path, in); k.path == nil {
+				k.path = new(tmpl)
+			}
+		} else {
+			k.path = template(at+".path", "path", r.Path)
+		}
 		k.values = k.path.values
 		if k.path.static() {
 			if path, err := k.path.append(nil, new(draw)); err == nil {
@@ -105,7 +125,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 		if own.Body == "" {
 			bodyAt = "body"
 		}
-		k.body = template(bodyAt, "body", r.Body)
+		k.body = template(bodyAt, "body", text)
 		for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
 			headerAt := at + ".headers." + name
 			if _, ok := own.Headers[name]; !ok {
@@ -131,7 +151,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.auth = compileAuth(*r.Auth, authAt, template, report)
 			k.values = k.values || k.auth.values()
 		}
-		if r.Body != "" && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
+		if r.Body != "" && !sp.talks && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
 			k.headers = append(k.headers, header{"Content-Type", &tmpl{ops: []op{{text: []byte(contentType(r.Body))}}}})
 		}
 		if i := slices.Index(st.timeouts, *r.Timeout); i >= 0 {
@@ -263,7 +283,7 @@ func (k *kind) appendRest(dst, body []byte, host, cookies string, bare bool, d, 
 		dst = append(trace.trace(dst), "-01\r\n"...)
 	}
 	if bare {
-		return append(dst, "\r\n"...), body, nil
+		return append(dst, "\r\n"...), body[:0], nil
 	}
 	if body, err = k.body.append(body[:0], d); err != nil {
 		return dst, body, fmt.Errorf("rendering the body: %w", err)
@@ -272,6 +292,16 @@ func (k *kind) appendRest(dst, body []byte, host, cookies string, bare bool, d, 
 		dst = append(strconv.AppendInt(append(dst, "Content-Length: "...), int64(len(body)), 10), "\r\n"...)
 	}
 	return append(append(dst, "\r\n"...), body...), body, nil
+}
+
+// static tells that all of this kind are the same but for their trace contexts.
+func (k *kind) static() bool {
+	for _, h := range k.headers {
+		if !h.value.static() {
+			return false
+		}
+	}
+	return k.auth == nil && k.path.static() && k.body.static()
 }
 
 // describe is "POST /checkout": method and rendered path of a request that never

@@ -122,6 +122,32 @@ func (t *talk) next(fd uintptr) (done bool) {
 	return t.err != nil || t.sent < len(t.out) || w != nil && len(w.rest) > 0
 }
 
+// push writes to a socket what it takes at once, without telling the scheduler.
+type push struct {
+	raw  syscall.RawConn
+	step func(fd uintptr) bool // kept: to make it anew would be garbage
+	out  []byte
+	sent int
+}
+
+func newPush(raw syscall.RawConn) *push {
+	p := &push{raw: raw}
+	p.step = func(fd uintptr) bool {
+		p.sent, _ = sendTo(int(fd), p.out) // who writes the rest is told of an error
+		return true
+	}
+	return p
+}
+
+// do returns how many bytes of out were taken.
+func (p *push) do(out []byte) int {
+	p.out, p.sent = out, 0
+	if p.raw.Write(p.step) != nil {
+		return 0
+	}
+	return p.sent
+}
+
 // timerfd waits with the kernel's high-resolution timers, through the netpoller:
 // the goroutine is parked, no thread is held. Go's own timers end up in
 // epoll_wait, whose unit is a millisecond.

@@ -59,13 +59,14 @@ type tally struct {
 
 type outcomeCount struct {
 	outcome outcome
+	class   string
 	n       int
 }
 
 // finish counts a fate; ok says that it is a good one.
 func (t *tally) finish(f *finished, ok bool) {
 	t.resolved++
-	t.note(f.outcome)
+	t.note(f.outcome, f.class)
 	if f.lag >= 0 {
 		t.lag.Record(f.lag)
 	}
@@ -97,14 +98,14 @@ func (t *tally) finish(f *finished, ok bool) {
 	}
 }
 
-func (t *tally) note(o outcome) {
+func (t *tally) note(o outcome, class string) {
 	for i := range t.outcomes {
-		if t.outcomes[i].outcome == o {
+		if t.outcomes[i].outcome == o && t.outcomes[i].class == class {
 			t.outcomes[i].n++
 			return
 		}
 	}
-	t.outcomes = append(t.outcomes, outcomeCount{o, 1})
+	t.outcomes = append(t.outcomes, outcomeCount{o, class, 1})
 }
 
 // moveTo adds the tally to a window, and empties it.
@@ -123,7 +124,7 @@ func (t *tally) moveTo(w *window) {
 	w.BytesSent += t.sent
 	w.BytesReceived += t.read
 	for _, o := range t.outcomes {
-		w.Outcomes[o.outcome.String()] += o.n
+		w.Outcomes[outcomeName(o.outcome, o.class)] += o.n
 	}
 	for _, h := range []struct {
 		from *hdr.Counts

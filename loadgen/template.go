@@ -37,6 +37,7 @@ type scope struct {
 	sources map[string]*source // data files; nil for one that could not be read
 	slots   map[string]int     // captured values: index into draw.captured
 	used    map[string]bool    // what templates have referred to so far
+	secrets map[string]string  // their values, by name; empty until they are read
 }
 
 func newScope() *scope {
@@ -58,6 +59,14 @@ func (in *scope) value(ident []string) (v value, problem string) {
 	src, isData := in.sources[v.name]
 	slot, isCaptured := in.slots[v.name]
 	field := "." + strings.Join(ident, ".")
+	if v.name == secretName && len(in.secrets) > 0 {
+		secret, ok := in.secrets[v.column]
+		if !ok || len(ident) != 2 {
+			return v, fmt.Sprintf("%s is no secret of this stream (there are: %s)", field, strings.Join(slices.Sorted(maps.Keys(in.secrets)), ", "))
+		}
+		v.text = func(*draw) string { return secret }
+		return v, ""
+	}
 	switch {
 	case isCaptured && len(ident) == 1:
 		v.text = func(d *draw) string { return d.captured[slot] }

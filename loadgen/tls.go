@@ -48,6 +48,13 @@ func newSecure(c *tls.Config) *secure {
 	return &secure{config: c, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
+// offer is for protocols that TLS has to agree on (ALPN); "" leaves it as it is.
+func (s *secure) offer(protocol string) {
+	if protocol != "" {
+		s.config.NextProtos = []string{protocol}
+	}
+}
+
 // client is the client's end of TLS over w, which leads to address.
 func (s *secure) client(w *wire, address string) *tls.Conn {
 	if s.config.ServerName != "" {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Real PostgreSQL, Redis and nginx behind `chaosctl proxy serve`: whatever toxics
 # that must not change bytes come and go, what was stored is what is read, and
-# those that end connections end them.
+# those that end connections end them. Then Redis and PostgreSQL are targets of
+# `chaosctl load` and of a scenario.
 #
 #   bash test/services.sh
 #
@@ -139,6 +140,74 @@ proxy toggle pg
 ! sql -c 'select 1' >/dev/null 2>&1 || die "a disabled proxy takes connections"
 proxy toggle pg
 [ "$(sql -c 'select 1')" = 1 ] || die "PostgreSQL after toggling"
+
+say "--- load on Redis and PostgreSQL, with a login, an error, and a proxy that is slow"
+rdpw=$(port)
+redis-server --port "$rdpw" --bind 127.0.0.1 --save '' --requirepass topsecret --dir "$dir" >"$dir/redis-login.log" 2>&1 &
+pids+=($!)
+await 100 redis-cli -p "$rdpw" -a topsecret --no-auth-warning ping
+sql -c "create table orders (id serial primary key, who text not null unique)" -c "create user shop password 'sesame'" -c "grant all on orders, orders_id_seq to shop"
+load() { "$bin" load "$@" -q --output json >"$dir/load.json"; }
+# outcome NAME N WHAT: so many requests of the last load ended so.
+outcome() {
+	[ "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))["outcomes"].get(sys.argv[1], 0))' "$1" "$dir/load.json")" = "$2" ] ||
+		{ cat "$dir/load.json"; die "$3"; }
+}
+load "redis://:topsecret@127.0.0.1:$rdpw/3" --command 'SET key-{{seq}} {{words 3}}' --requests 500 --rate 1000/s
+outcome answered 500 "SET on Redis"
+[ "$(redis-cli -p "$rdpw" -a topsecret --no-auth-warning -n 3 dbsize)" = 500 ] || die "Redis has other keys than were set"
+load "redis://:topsecret@127.0.0.1:$rdpw/3" --command 'INCR key-1' --requests 5
+outcome "error ERR" 5 "INCR of a text is an error"
+load "redis://127.0.0.1:$rdpw" --command 'GET x' --requests 5
+outcome "error NOAUTH" 5 "a login is missing"
+load "postgres://shop@127.0.0.1:$pg/postgres" --query 'insert into orders (who) values ($1) returning id' --arg 'user {{seq}}' --requests 300 --rate 500/s
+outcome answered 300 "insert"
+[ "$(sql -c 'select count(*) from orders')" = 300 ] || die "PostgreSQL has other rows than were inserted"
+load "postgres://shop@127.0.0.1:$pg/postgres" --query 'insert into orders (who) values ($1)' --arg 'user {{seq}}' --requests 5
+outcome "error 23505" 5 "unique violations"
+load "postgres://shop@127.0.0.1:$pg/postgres" --query 'select pg_sleep(5)' --requests 3 --timeout 300ms
+outcome timeout 3 "queries that take too long"
+proxy toxic add -t latency -n x -a latency=20 redis
+load "redis://127.0.0.1:$redisp" --command PING --requests 50 --users 1
+outcome answered 50 "PING through a slow proxy"
+python3 -c 'import json, sys; sys.exit(json.load(open(sys.argv[1]))["p50_s"] < 0.02)' "$dir/load.json" || { cat "$dir/load.json"; die "20 ms of latency are not in the median"; }
+proxy toxic remove -n x redis
+cat >"$dir/stores.yaml" <<EOF
+scenario: stores
+target:
+  services:
+    cache: { address: "127.0.0.1:$rdpw" }
+    orders: { address: "127.0.0.1:$pg" }
+load:
+  keys:
+    to: cache
+    protocol: redis
+    rate: 100/s
+    secrets: { cache: { env: CACHE_PASSWORD } }
+    login: { password: "{{.secret.cache}}", database: 1 }
+    requests:
+      - SET key-{{int 1 100}} {{words 3}}
+      - { command: [GET, "key-{{int 1 100}}"], weight: 3 }
+  book:
+    to: orders
+    protocol: postgres
+    users: 3
+    think: 20ms
+    login: { user: shop, database: postgres }
+    steps:
+      - begin
+      - { query: "insert into orders (who) values (\$1) returning id", args: ["{{uuid}}"], check: [rows == 1], capture: { id: { json: "\$[0].id" } } }
+      - { name: look, query: "select who from orders where id = \$1", args: ["{{.id}}"], check: [rows == 1] }
+      - commit
+phases: { before: 4s }
+hypothesis:
+  keys: { before: [ok >= 90%] }
+  book: { before: [ok >= 90%] }
+EOF
+! XDG_STATE_HOME="$dir/state" "$bin" run "$dir/stores.yaml" --out "$dir/none" >/dev/null 2>"$dir/missing" || die "a run without its secret"
+grep -q 'the environment has no CACHE_PASSWORD' "$dir/missing" || die "it does not say which variable is missing"
+XDG_STATE_HOME="$dir/state" CACHE_PASSWORD=topsecret "$bin" run "$dir/stores.yaml" --out "$dir/run" >"$dir/run.txt" 2>&1 || { cat "$dir/run.txt"; die "the scenario on both"; }
+! grep -rq topsecret "$dir/run" || die "the secret stands in what the run wrote"
 
 kill -TERM "$server"
 wait "$server" || { cat "$dir/proxy.log"; die "the proxy did not end cleanly"; }

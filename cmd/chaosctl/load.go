@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/signal"
@@ -34,6 +35,9 @@ type loadFlags struct {
 	duration    time.Duration
 	requests    uint64
 	connections int
+	http2       bool
+	streams     int
+	descriptors string
 	timeout     time.Duration
 	method      string
 	headers     []string
@@ -44,6 +48,14 @@ type loadFlags struct {
 	arrivals    string
 	warmup      time.Duration
 	engine      string
+	command     string
+	query       string
+	args        []string
+	until       string
+	untilBytes  int
+	untilClose  bool
+	binary      bool
+	secrets     []string
 
 	objectives   []string
 	confidence   string
@@ -79,6 +91,9 @@ Latency counts from the moment at which a request was due: a server that stalls
 is charged for every request that fell due meanwhile. Service time (from the
 send) and the generator's own lag are shown beside it.
 
+grpc://HOST:PORT/package.Service/Method (grpcs:// with TLS) makes unary calls, with
+--body for their message in JSON.
+
 FILE is a list of targets in vegeta's formats (HTTP or JSON), sent in turn, or a
 load stream as a scenario writes it (*.yaml), with a URL for its "to".
 
@@ -90,6 +105,8 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
   chaosctl load http://127.0.0.1:8080/ --users 64 --think 100ms
   chaosctl load http://127.0.0.1:8080/ --rate 200/s --objective 'ok >= 99.9%' --objective 'p99 < 50ms'
   chaosctl load http://127.0.0.1:8080/ --find-max 'p99 < 50ms'
+  chaosctl load https://127.0.0.1:8443/ --http2 --users 64 --streams 8
+  chaosctl load grpc://127.0.0.1:9090/shop.v1.Stock/Reserve --body '{"product":"p-{{int 1 9}}"}'
   chaosctl load targets.txt --rate 100/s --arrivals poisson --samples samples.bin`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,10 +120,21 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due (default of a replay: all of it)")
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
+	fl.BoolVar(&f.http2, "http2", false, "HTTP/2: by prior knowledge for http://, agreed on by TLS for https://")
+	fl.IntVar(&f.streams, "streams", 0, "HTTP/2 and gRPC: most requests under way on one connection (default 1)")
+	fl.StringVar(&f.descriptors, "descriptors", "", "gRPC: a file that says what the services are, as protoc and buf make it (default: the server is asked)")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of a request, since it was due")
 	fl.StringVarP(&f.method, "method", "X", "", "method (default GET, or POST with a body)")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "header, 'Name: value'; may be repeated")
 	fl.StringVar(&f.body, "body", "", "body of each request, a template; @FILE reads it from a file")
+	fl.StringVar(&f.command, "command", "", "redis: the command, a template, like 'GET key-{{int 1 100}}'")
+	fl.StringVar(&f.query, "query", "", "postgres: the query, a template")
+	fl.StringArrayVar(&f.args, "arg", nil, "postgres: a parameter of the query ($1, then $2), a template; may be repeated")
+	fl.StringVar(&f.until, "until", "", `tcp: what an answer ends with, like '\n'`)
+	fl.IntVar(&f.untilBytes, "until-bytes", 0, "tcp: how many bytes an answer has")
+	fl.BoolVar(&f.untilClose, "until-close", false, "tcp: an answer ends when the server closes the connection")
+	fl.BoolVar(&f.binary, "binary", false, "ws: messages are binary")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "NAME=VARIABLE: {{.secret.NAME}} is what that variable of the environment holds; may be repeated")
 	fl.StringVar(&f.ok, "ok", "", "which answers are good, like 2xx,404 (default 200-399)")
 	fl.BoolVarP(&f.tls.insecure, "insecure", "k", false, "https: accept any certificate")
 	fl.StringVar(&f.tls.authorities, "cacert", "", "https: trust the certificates in this file (PEM) instead of the system's")
@@ -305,6 +333,9 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if len(problems) > 0 {
 		return nil, usage(errors.Join(problems...), "")
 	}
+	if err := p.spec.ReadSecrets(nil); err != nil {
+		return nil, usage(err, "")
+	}
 	if !changed("duration") {
 		p.duration = p.naturalLength()
 	}
@@ -313,6 +344,9 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	}
 	if err := p.target.secure(f.tls); err != nil {
 		return nil, usage(err, "")
+	}
+	if p.target.tls != nil && (p.spec.Protocol == loadgen.H2 || p.spec.Protocol == loadgen.GRPC) {
+		p.target.tls.NextProtos = []string{"h2"} // also of the first connection, which only tries
 	}
 	if _, _, err := p.config().Chosen(); err != nil {
 		return nil, usage(err, "")
@@ -362,6 +396,29 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	if changed("connections") {
 		s.Connections = &f.connections
 	}
+	if f.http2 {
+		want := loadgen.H2C
+		if p.target.scheme == "https" {
+			want = loadgen.H2
+		}
+		if s.Protocol != loadgen.AutoProtocol && s.Protocol != want {
+			return fmt.Errorf("--http2: the load speaks %s already", s.Protocol)
+		}
+		s.Protocol = want
+	}
+	if changed("streams") {
+		s.Streams = &f.streams
+	}
+	if f.descriptors != "" {
+		raw, err := os.ReadFile(f.descriptors)
+		if err == nil {
+			err = s.ReadDescriptors(f.descriptors, raw)
+		}
+		if err != nil {
+			return fmt.Errorf("--descriptors: %w", err)
+		}
+		s.Descriptors = f.descriptors
+	}
 	if changed("arrivals") {
 		if err := s.Spacing.UnmarshalText([]byte(f.arrivals)); err != nil {
 			return fmt.Errorf("--arrivals: %w", err)
@@ -376,6 +433,24 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 			}
 			s.OK = append(s.OK, set)
 		}
+	}
+	secrets, err := parseSecrets(f.secrets)
+	if err != nil {
+		return err
+	}
+	if len(secrets) > 0 {
+		all := maps.Clone(s.Secrets)
+		if all == nil {
+			all = map[string]loadgen.Secret{}
+		}
+		maps.Copy(all, secrets)
+		s.Secrets = all
+	}
+	if err := checkTalkFlags(s.Protocol, changed); err != nil {
+		return err
+	}
+	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
+		return p.applyTalk(f, changed)
 	}
 	body, err := readBody(f.body)
 	if err != nil {
@@ -398,7 +473,7 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 			r.Method = f.method
 		case r.Method == "" && body != "":
 			r.Method = "POST"
-		case r.Method == "":
+		case r.Method == "" && s.Protocol != loadgen.GRPC:
 			r.Method = "GET"
 		}
 		if body != "" && r.Body == "" {
@@ -440,7 +515,7 @@ func merged(base, over map[string]string) map[string]string {
 func flagOf(path string) string {
 	first, _, _ := strings.Cut(path, ".")
 	switch {
-	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections"}, path):
+	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections", "streams", "descriptors"}, path):
 		return "--" + path
 	case path == "arrivals":
 		return "--arrivals"
@@ -452,6 +527,18 @@ func flagOf(path string) string {
 		return "the URL"
 	case path == "request.body":
 		return "--body"
+	case strings.HasPrefix(path, "request.command"):
+		return "--command"
+	case strings.HasPrefix(path, "request.query"):
+		return "--query"
+	case strings.HasPrefix(path, "request.args"):
+		return "--arg"
+	case first == "reply":
+		return "--until"
+	case first == "login":
+		return "the URL"
+	case first == "secrets":
+		return "--secret"
 	case path == "":
 		return "the load"
 	}

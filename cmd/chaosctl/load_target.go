@@ -38,11 +38,17 @@ const mostTargets = 1 << 20
 
 // loadTarget is where a load goes.
 type loadTarget struct {
-	scheme    string // http or https
+	scheme    string // one of loadSchemes
+	sslmode   string // of postgres
 	authority string // as the URL has it: shop.example:8080
 	addresses []string
 	address   string      // the one of them that is used: 192.0.2.7:8080
 	tls       *tls.Config // of https; else nil
+}
+
+func (t loadTarget) overTLS() bool {
+	scheme, _ := schemeOf(t.scheme)
+	return scheme.tls || t.sslmode != "" && t.sslmode != "disable"
 }
 
 func (t loadTarget) url() string { return t.scheme + "://" + t.authority }
@@ -54,6 +60,14 @@ func readLoad(arg string) (loadgen.Spec, loadTarget, error) {
 		a, err := parseAddress(arg)
 		if err != nil {
 			return loadgen.Spec{}, loadTarget{}, err
+		}
+		if scheme, _ := schemeOf(a.scheme); scheme.talks() {
+			r := &loadgen.Request{}
+			if scheme.protocol == loadgen.WebSocket {
+				r = &loadgen.Request{Method: "GET", Path: a.path, Headers: a.headers()}
+			}
+			s, err := a.talk(loadgen.Spec{Request: r})
+			return a.spec(s), a.target(), err
 		}
 		return a.spec(loadgen.Spec{Request: &loadgen.Request{Path: a.path, Headers: a.headers()}}), a.target(), nil
 	}
@@ -115,10 +129,14 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 		return s, loadTarget{}, fmt.Errorf("%s: to is missing: write to: http://HOST:PORT", name)
 	}
 	a, err := parseAddress(s.To)
+	scheme, _ := schemeOf(a.scheme)
+	if err == nil {
+		s, err = a.talk(s)
+	}
 	switch {
 	case err != nil:
 		return s, loadTarget{}, fmt.Errorf("%s: to: %w", name, err)
-	case a.path != "/":
+	case a.path != "/" && (!scheme.talks() || scheme.protocol == loadgen.WebSocket):
 		return s, loadTarget{}, fmt.Errorf("%s: to: %q is in the way; the path stands in the request", name, a.path)
 	}
 	// What is wrong in the file is told with its place in it; a rate may still
@@ -132,7 +150,9 @@ func readStream(name string, src []byte) (loadgen.Spec, loadTarget, error) {
 	if err := doc.Err(); err != nil {
 		return s, loadTarget{}, err
 	}
-	s.Headers = merged(a.headers(), s.Headers)
+	if !scheme.talks() || scheme.protocol == loadgen.WebSocket {
+		s.Headers = merged(a.headers(), s.Headers)
+	}
 	return a.spec(s), a.target(), nil
 }
 
@@ -145,8 +165,8 @@ type address struct {
 func parseAddress(text string) (address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(text), "://")
 	a := address{scheme: strings.ToLower(scheme), path: "/"}
-	if !ok || a.scheme != "http" && a.scheme != "https" {
-		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…", text)
+	if _, known := schemeOf(a.scheme); !ok || !known {
+		return a, fmt.Errorf("%q is not a URL to send load to: write http://HOST:PORT/PATH or https://…, grpc://HOST:PORT/package.Service/Method, or ws, wss, tcp, udp, redis, rediss, postgres", text)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest, a.path = rest[:i], rest[i:]
@@ -161,15 +181,28 @@ func parseAddress(text string) (address, error) {
 	}
 	a.authority, a.user = u.Host, u.User
 	if u.Hostname() == "" {
-		return a, fmt.Errorf("%q names no host: write http://HOST:PORT/PATH", text)
+		return a, fmt.Errorf("%q names no host: write %s://HOST:PORT/PATH", text, a.scheme)
+	}
+	if scheme, _ := schemeOf(a.scheme); scheme.port == "" && u.Port() == "" {
+		return a, fmt.Errorf("%q names no port: write %s://HOST:PORT", text, a.scheme)
 	}
 	return a, nil
 }
 
-func (a address) target() loadTarget { return loadTarget{scheme: a.scheme, authority: a.authority} }
+func (a address) target() loadTarget {
+	t := loadTarget{scheme: a.scheme, authority: a.authority}
+	if _, query, ok := strings.Cut(a.path, "?"); ok && strings.HasPrefix(a.scheme, "postgres") {
+		values, _ := url.ParseQuery(query) // was checked
+		t.sslmode = values.Get("sslmode")
+	}
+	return t
+}
 
 func (a address) spec(s loadgen.Spec) loadgen.Spec {
 	s.Name, s.To = loadName, a.authority
+	if strings.HasPrefix(a.scheme, "grpc") && s.Protocol == loadgen.AutoProtocol {
+		s.Protocol = loadgen.GRPC
+	}
 	return s
 }
 
@@ -318,7 +351,8 @@ func (t *loadTarget) lookup(ctx context.Context) error {
 	u := url.URL{Host: t.authority}
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[t.scheme]
+		scheme, _ := schemeOf(t.scheme)
+		port = scheme.port
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -335,13 +369,16 @@ func (t *loadTarget) lookup(ctx context.Context) error {
 // reachable is the first of the target's addresses that accepts a connection,
 // for https with a certificate that we accept.
 func reachable(ctx context.Context, t loadTarget) (string, error) {
+	if t.scheme == "udp" {
+		return t.addresses[0], nil // only an answer tells
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var failures error
 	hint := "start the server first; load begins only when it accepts a connection"
 	for _, a := range t.addresses {
 		dial := new(net.Dialer).DialContext
-		if t.tls != nil {
+		if t.tls != nil && t.sslmode == "" { // PostgreSQL agrees on TLS in its own way
 			dial = (&tls.Dialer{Config: t.tls}).DialContext
 		}
 		conn, err := dial(ctx, "tcp", a)
@@ -376,17 +413,20 @@ func (t *loadTarget) secure(f loadTLSFlags) error {
 		{"--insecure", f.insecure}, {"--cacert", f.authorities != ""}, {"--cert", f.certificate != ""}, {"--key", f.key != ""},
 		{"--server-name", f.server != ""}, {"--no-resumption", f.withoutResumption},
 	} {
-		if flag.given && t.scheme != "https" {
+		if flag.given && !t.overTLS() {
 			return fmt.Errorf("%s is for https; this is %s", flag.name, t.scheme)
 		}
 	}
-	if t.scheme != "https" {
+	if !t.overTLS() {
 		return nil
 	}
 	u := url.URL{Host: t.authority}
 	c := &tls.Config{
-		ServerName: cmp.Or(f.server, u.Hostname()), NextProtos: []string{"http/1.1"},
-		InsecureSkipVerify: f.insecure, SessionTicketsDisabled: f.withoutResumption,
+		ServerName:         cmp.Or(f.server, u.Hostname()),
+		InsecureSkipVerify: f.insecure || t.sslmode == "require", SessionTicketsDisabled: f.withoutResumption,
+	}
+	if scheme, _ := schemeOf(t.scheme); !scheme.talks() || scheme.protocol == loadgen.WebSocket {
+		c.NextProtos = []string{"http/1.1"}
 	}
 	if f.authorities != "" {
 		pem, err := os.ReadFile(f.authorities)

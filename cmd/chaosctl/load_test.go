@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +20,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"pgregory.net/rapid"
 
 	"github.com/chaosctl/chaosctl/loadgen"
@@ -26,7 +35,8 @@ import (
 )
 
 // serveScripts gives the scripts a server in $WEB, and the same with TLS in
-// $WEBTLS, whose certificate is authority.pem. It answers /NNN with that status, /slow after 60 ms, and anything else
+// $WEBTLS, whose certificate is authority.pem, both in HTTP/1.1 and HTTP/2; $GRPC has
+// gRPC's health service, which health.binpb describes. The servers answer /NNN with that status, /slow after 60 ms, and anything else
 // with hello; what it was asked stands in requests.log.
 func serveScripts(env *testscript.Env) error {
 	log, err := os.Create(filepath.Join(env.WorkDir, "requests.log"))
@@ -48,7 +58,32 @@ func serveScripts(env *testscript.Env) error {
 		}
 		_, _ = io.WriteString(w, "hello\n")
 	})
-	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	plain, secure := httptest.NewUnstartedServer(handler), httptest.NewUnstartedServer(handler)
+	plain.Config.Protocols = new(http.Protocols)
+	plain.Config.Protocols.SetHTTP1(true)
+	plain.Config.Protocols.SetUnencryptedHTTP2(true)
+	plain.Start()
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	calls := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(calls, health.NewServer())
+	reflection.Register(calls)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = calls.Serve(listener) }) // until it is stopped
+	env.Setenv("GRPC", "grpc://"+listener.Addr().String())
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(grpc_health_v1.File_grpc_health_v1_health_proto),
+	}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(env.WorkDir, "health.binpb"), set, 0o644)
+	}
+	if err != nil {
+		return err
+	}
 	env.Setenv("WEB", plain.URL)
 	env.Setenv("HOSTPORT", strings.TrimPrefix(plain.URL, "http://"))
 	env.Setenv("WEBTLS", secure.URL)
@@ -56,7 +91,40 @@ func serveScripts(env *testscript.Env) error {
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "authority.pem"), authority, 0o644); err != nil {
 		return err
 	}
-	env.Defer(func() { plain.Close(); secure.Close(); log.Close() })
+	env.Defer(func() { plain.Close(); secure.Close(); calls.Stop(); serving.Wait(); log.Close() })
+	return serveLines(env)
+}
+
+// serveLines starts a server of lines, $LINES: each comes back behind "re: ".
+func serveLines(env *testscript.Env) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { // ends with the client's connection
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for {
+					line, err := in.ReadString('\n')
+					if err != nil {
+						return
+					}
+					if _, err := io.WriteString(c, "re: "+line); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	env.Setenv("LINES", l.Addr().String())
+	env.Defer(func() { l.Close(); all.Wait() })
 	return nil
 }
 

@@ -66,7 +66,7 @@ Try it:
 	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run and judge:"}, &cobra.Group{ID: "read", Title: "Look things up:"})
 	root.AddCommand(
-		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newReport(), newVerify(), newCompare(), newAudit(),
+		newRun(), newRecover(), newHalt(), newLoad(), newPlan(), newValidate(), newExplain(), newInit(), newReport(), newVerify(), newCompare(), newAudit(),
 		newProxy(), newScenarios(), newFaults(), newSchema(), newVersion(), newService(), newRelay(), newStress(), newWatchdog(),
 	)
 	return root

@@ -85,6 +85,13 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	if err != nil {
 		return err
 	}
+	var missing error
+	for _, l := range scenario.Loads {
+		missing = errors.Join(missing, l.ReadSecrets(nil))
+	}
+	if missing != nil {
+		return usage(missing, "")
+	}
 	if seeded {
 		scenario.Seed = f.seed
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type job struct {
 	rate        int
 	connections int
 	report      bool // it is asked afterwards what it saw
+	streams     int  // HTTP/2: so many at once on each connection; 0: HTTP/1.1
+	calls       bool // gRPC
 	session     bool // not one request, but three with a captured value
 }
 
@@ -80,7 +83,26 @@ func (g *generators) start(name string, j job) (*running, error) {
 		if j.secure() {
 			args = append(args, "--insecure")
 		}
+		if j.streams > 0 {
+			args[slices.Index(args, "--users")+1] = strconv.Itoa(j.connections * j.streams)
+			args = append(args, "--streams", strconv.Itoa(j.streams))
+		}
+		switch {
+		case j.calls:
+			file, err := g.writeDescriptors()
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "--body", `{"service":"x"}`, "--descriptors", file)
+		case j.streams > 0:
+			args = append(args, "--http2")
+		}
 		r.parse = parseOurs
+	case "h2load", grpcLoop:
+		var err error
+		if args, err = g.argsHTTP2(name, j); err != nil {
+			return nil, err
+		}
 	case "wrk", "wrk2":
 		args = []string{path, "-t", "1", "-c", conns, "-d", seconds + "s", "--latency"}
 		if name == "wrk2" {
@@ -137,8 +159,11 @@ func (g *generators) vegeta(r *running, path string, j job) error {
 	if j.secure() {
 		attack = append(attack, "-insecure")
 	}
+	if j.streams > 0 {
+		attack = append(attack, "-h2c")
+	}
 	if j.connections > 0 {
-		n := strconv.Itoa(j.connections)
+		n := strconv.Itoa(j.connections * max(j.streams, 1))
 		attack = append(attack, "-workers", n, "-max-workers", n, "-connections", n)
 	}
 	read, write, err := os.Pipe()

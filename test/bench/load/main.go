@@ -29,12 +29,16 @@ func main() {
 	// Children die with the thread that forked them: it has to be this one, to the end.
 	runtime.LockOSThread()
 	binary := flag.String("binary", "bin/chaosctl", "our `program`")
-	as := flag.String("as", "", "server: be the server instead of measuring (what the benchmark starts itself as)")
+	as := flag.String("as", "", "server or caller: be that instead of measuring (what the benchmark starts itself as)")
 	var b behaviour
 	flag.DurationVar(&b.Delay, "delay", 0, "of the server's answers")
 	flag.DurationVar(&b.Period, "period", 0, "in which the server freezes once")
 	flag.DurationVar(&b.Freeze, "freeze", 0, "how long it does")
 	flag.BoolVar(&b.Secure, "secure", false, "the server speaks TLS")
+	flag.StringVar(&b.Speaks, "speaks", "", "what the server speaks instead of HTTP/1.1: h2c or grpc")
+	target := flag.String("url", "", "of caller: whom it calls")
+	users := flag.Int("users", 0, "of caller: calls at once")
+	connections := flag.Int("connections", 0, "of caller: they share so many")
 	options := compare.Flags(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -46,8 +50,10 @@ func main() {
 		case "server":
 			stop() // it ends with its stdin, or at once
 			return serve(b)
+		case "caller":
+			return call(ctx, *target, *users, *connections)
 		}
-		return fmt.Errorf("-as %q: want server", *as)
+		return fmt.Errorf("-as %q: want server or caller", *as)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-load:", err)
@@ -56,7 +62,7 @@ func main() {
 }
 
 // others are the peers, as package peers calls them.
-var others = []string{"wrk", "wrk2", "vegeta", "hey", "fortio", "ab", "k6"}
+var others = []string{"wrk", "wrk2", "vegeta", "hey", "fortio", "ab", "k6", "h2load"}
 
 func measure(ctx context.Context, binary string, options compare.Options) error {
 	if options.List {
@@ -97,7 +103,8 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	g.serverCore, g.core = process.Cores()
 	b.Notes = append(b.Notes, process.Network(alone), fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
 Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.
-Over TLS the server is the same thread with crypto/tls, which costs about what our generator does. A session is three requests, the second and third with a value captured from the JSON of the first.`,
+Over TLS the server is the same thread with crypto/tls, which costs about what our generator does. A session is three requests, the second and third with a value captured from the JSON of the first.
+HTTP/2 is without TLS, and vegeta has one connection for it. The grpc-go loop is goroutines that call grpc_health_v1 and do nothing else; what is called is answered from frames that are made once.`,
 		g.serverCore, g.core, behaviour{Delay: time.Millisecond, Period: 10 * time.Second, Freeze: time.Second}.p99(500, 20*time.Second).Round(time.Millisecond)))
 	if err := process.Pin(g.serverCore); err != nil {
 		return err

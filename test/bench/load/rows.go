@@ -66,6 +66,40 @@ func bench(g *generators) compare.Bench {
 				Measure: g.closed("tls64", behaviour{Secure: true}, job{connections: 64}),
 			}},
 		}, {
+			Title:   "Closed loop, HTTP/2",
+			Columns: []string{"h2load", "vegeta", compare.Ours},
+			Against: []string{"h2load", "vegeta"},
+			Probes: []compare.Probe{{
+				Name: "h2-64x1",
+				Rows: []compare.Row{
+					{Key: "h2c64-cpu", Label: "64 connections, one stream on each: CPU µs per request", Less: true, Goals: []compare.Goal{
+						compare.Times(1, "h2load"), compare.Times(2.5, "vegeta")}},
+					{Key: "h2c64", Label: "the same, requests/s on one core"},
+					{Key: "h2c64-rss", Label: "the same, RSS MB", Less: true},
+				},
+				Measure: g.closed("h2c64", behaviour{Speaks: speaksHTTP2}, job{connections: 64, streams: 1}),
+			}, {
+				Name: "h2-8x8",
+				Rows: []compare.Row{
+					{Key: "h2c8x8-cpu", Label: "8 connections, 8 streams on each: CPU µs per request", Less: true, Goals: []compare.Goal{
+						compare.Times(1, "h2load"), compare.Times(2.5, "vegeta")}},
+					{Key: "h2c8x8", Label: "the same, requests/s on one core"},
+				},
+				Measure: g.closed("h2c8x8", behaviour{Speaks: speaksHTTP2}, job{connections: 8, streams: 8}),
+			}},
+		}, {
+			Title:   "Closed loop, unary calls of gRPC",
+			Columns: []string{grpcLoop, compare.Ours},
+			Against: []string{grpcLoop},
+			Probes: []compare.Probe{{
+				Name: "grpc-8x8",
+				Rows: []compare.Row{
+					{Key: "grpc8x8-cpu", Label: "8 connections, 8 calls on each: CPU µs per call", Less: true, Goals: []compare.Goal{compare.Times(1.2, grpcLoop)}},
+					{Key: "grpc8x8", Label: "the same, calls/s on one core"},
+				},
+				Measure: g.closed("grpc8x8", behaviour{Speaks: speaksGRPC}, job{connections: 8, streams: 8, calls: true}),
+			}},
+		}, {
 			Title:   "Sessions: three requests, of which the second and third use a value from the answer to the first",
 			Columns: []string{"k6", compare.Ours},
 			Against: []string{"k6"},

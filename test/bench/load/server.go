@@ -27,6 +27,7 @@ import (
 type behaviour struct {
 	Delay, Period, Freeze time.Duration
 	Secure                bool
+	Speaks                string // speaksHTTP2 or speaksGRPC; "": HTTP/1.1
 }
 
 // answerAt is when a request is answered that arrived at that time; both count
@@ -42,7 +43,7 @@ func (b behaviour) answerAt(arrived time.Duration) time.Duration {
 }
 
 func (b behaviour) args() []string {
-	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure)}
+	return []string{"-as", "server", "-delay", b.Delay.String(), "-period", b.Period.String(), "-freeze", b.Freeze.String(), "-secure=" + strconv.FormatBool(b.Secure), "-speaks", b.Speaks}
 }
 
 // answer is as small as HTTP/1.1 gets, with something in it for sessions; ab speaks
@@ -61,6 +62,7 @@ type httpServer struct {
 	*loop.Loop
 	behaviour
 	buf      []byte
+	answers  []byte // where frames are spoken
 	first    time.Duration
 	arrivals []int64
 	waiting  []pending // by due time, from head on
@@ -74,10 +76,11 @@ type pending struct {
 }
 
 type serverConn struct {
-	fd     int
-	tls    *tls.Conn // nil: plain
-	rest   []byte    // of a request that has not arrived in one piece
-	closed bool
+	fd      int
+	tls     *tls.Conn // nil: plain
+	rest    []byte    // of a request that has not arrived in one piece
+	greeted bool      // the preface of HTTP/2 has come
+	closed  bool
 }
 
 func serve(b behaviour) error {
@@ -87,6 +90,9 @@ func serve(b behaviour) error {
 	}
 	defer l.Close()
 	s := &httpServer{Loop: l, behaviour: b, buf: make([]byte, 64<<10), arrivals: make([]int64, 0, 1<<20)}
+	if b.Speaks != "" {
+		s.answers = h2Answers(b.Speaks)
+	}
 	listener, addr, err := loop.Listen()
 	if err != nil {
 		return err
@@ -130,7 +136,7 @@ func serve(b behaviour) error {
 	if err != nil {
 		return err
 	}
-	if b != (behaviour{}) {
+	if b.Delay > 0 || b.Period > 0 {
 		s.Due = s.answerDue
 	}
 	fmt.Println(addr)
@@ -168,6 +174,10 @@ func (s *httpServer) take(c *serverConn, b []byte) {
 	if c.rest != nil {
 		b = append(c.rest, b...)
 		c.rest = nil
+	}
+	if s.answers != nil {
+		s.readFrames(c, b)
+		return
 	}
 	if !bytes.HasSuffix(b, endOfHead) {
 		i := bytes.LastIndex(b, endOfHead) + len(endOfHead)
@@ -235,6 +245,7 @@ type server struct {
 	*process.Process
 	addr     netip.AddrPort
 	secure   bool
+	speaks   string
 	commands *os.File
 	answers  *os.File
 	lines    *bufio.Reader
@@ -259,7 +270,7 @@ func startServer(core int, b behaviour) (s *server, err error) {
 	p, err := process.Start(process.Spec{Args: append([]string{exe}, b.args()...), Cores: []int{core}, Stdin: stdin, Stdout: stdout})
 	stdin.Close()
 	stdout.Close()
-	s = &server{Process: p, secure: b.Secure, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
+	s = &server{Process: p, secure: b.Secure, speaks: b.Speaks, commands: commands, answers: answers, lines: bufio.NewReader(answers)}
 	if err != nil {
 		commands.Close()
 		answers.Close()
@@ -278,6 +289,9 @@ func startServer(core int, b behaviour) (s *server, err error) {
 func (s *server) url() string {
 	if s.secure {
 		return "https://" + s.addr.String() + "/"
+	}
+	if s.speaks == speaksGRPC {
+		return "grpc://" + s.addr.String() + "/" + healthCall
 	}
 	return "http://" + s.addr.String() + "/"
 }

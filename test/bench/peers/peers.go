@@ -35,6 +35,7 @@ var source = map[string]string{
 var installed = map[string]struct{ get, flag string }{
 	"haproxy": {"apt-get install haproxy", "-v"},
 	"wrk":     {"apt-get install wrk", "-v"},
+	"h2load":  {"apt-get install nghttp2-client", "--version"},
 	"wrk2":    {"Debian does not have it: build it and put it on the PATH under this name", "-v"},
 	"ab":      {"apt-get install apache2-utils", "-V"},
 }
