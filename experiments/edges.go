@@ -56,6 +56,9 @@ func listen(ctx context.Context, p *Plan, secrets map[string]*targets.Secrets, a
 			c.UpstreamTLS = &proxy.UpstreamTLS{CA: s.CA, ServerName: s.ServerName, Insecure: s.Insecure, Certificate: s.Cert, Key: s.Key}
 			if s.Caller == topology.CallerTLS {
 				c.CallerTLS = &proxy.CallerTLS{Authority: a}
+				if s.HTTP2 {
+					c.CallerTLS.ALPN = []string{"h2", "http/1.1"}
+				}
 			}
 		}
 		if x := callee.Absent; x != nil && x.Status != 0 {

@@ -25,7 +25,9 @@ func TestSecrets(t *testing.T) {
 		return say(c, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nYou said %s", len("You said "+token), token))
 	})
 	onEnginesOnly(t, func(t *testing.T, w way) {
+		mu.Lock() // the race detector does not see what our own system calls put in order
 		saw = nil
+		mu.Unlock()
 		s := Spec{
 			Name: "a", To: "b", Users: ptr(1), Secrets: map[string]Secret{"token": {Env: "LOADGEN_TOKEN"}},
 			Request: &Request{Method: "GET", Path: "/x?key={{urlquery .secret.token}}", Auth: &Auth{Bearer: "{{.secret.token}}"}},

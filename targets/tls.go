@@ -27,6 +27,7 @@ type TLSSpec struct {
 	CA         string          `yaml:"ca" json:"ca,omitempty"`                   // who has issued its certificate; "": one the system trusts
 	ServerName string          `yaml:"server_name" json:"server_name,omitempty"` // who its certificate is for; "": 127.0.0.1, or its address
 	Insecure   bool            `yaml:"insecure" json:"insecure,omitempty"`
+	HTTP2      bool            `yaml:"http2" json:"http2,omitempty"`   // callers may choose HTTP/2, and the service speaks it
 	Client     *ClientCertSpec `yaml:"client" json:"client,omitempty"` // what it is shown; nil: nothing
 }
 
@@ -78,7 +79,7 @@ func (t *TLSSpec) topology() *topology.TLS {
 	if t == nil {
 		return nil
 	}
-	to := &topology.TLS{Caller: t.caller(), CA: t.CA, ServerName: t.ServerName, Insecure: t.Insecure}
+	to := &topology.TLS{Caller: t.caller(), CA: t.CA, ServerName: t.ServerName, Insecure: t.Insecure, HTTP2: t.HTTP2}
 	if t.Client != nil {
 		to.Cert, to.Key = t.Client.Cert, t.Client.Key
 	}
@@ -120,6 +121,9 @@ func (s Spec) checkTLS(name string, report func(path, format string, args ...any
 	}
 	if v.TLS.Insecure && v.TLS.CA != "" {
 		report(join(path, "insecure"), "both ca and insecure: a certificate is checked, or it is not")
+	}
+	if v.TLS.HTTP2 && (v.TLS.caller() != topology.CallerTLS || v.protocol() != topology.HTTP) {
+		report(join(path, "http2"), "http2 is for callers that speak TLS to the proxy, and protocol http: they are offered HTTP/2 beside HTTP/1.1")
 	}
 	if c := v.TLS.Client; c != nil && (c.Cert == "") != (c.Key == "") {
 		report(join(path, "client"), "a certificate and its key come together")

@@ -147,7 +147,7 @@ func hello() {
 // the certificate that it is to be trusted by.
 func secure() {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Println(r.Method, r.URL, r.TLS.Version == tls.VersionTLS13)
+		fmt.Println(r.Method, r.URL, r.TLS.Version == tls.VersionTLS13, r.Proto)
 		_, _ = io.WriteString(w, "secret\n")
 	}))
 	if os.Args[1] != "ca" {
@@ -159,6 +159,7 @@ func secure() {
 		s.Listener.Close()
 		s.Listener = l
 	}
+	s.EnableHTTP2 = true
 	s.StartTLS()
 	if os.Args[1] == "ca" {
 		_ = pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})

@@ -169,3 +169,39 @@ func TestH2BytesAreTheSame(t *testing.T) {
 		t.Errorf("%d bytes are still claimed", held)
 	}
 }
+
+// TestH2InTLS: callers that agree on h2 with a proxy that ends their TLS are hit
+// request by request, and the upstream speaks it too.
+func TestH2InTLS(t *testing.T) {
+	ca, authority := newTestCA(t), newAuthority(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(hello), TLSConfig: ca.serverConfig(t)}
+	done := make(chan struct{})
+	go func() { s.ServeTLS(l, "", ""); close(done) }()
+	t.Cleanup(func() { s.Close(); <-done })
+
+	p := startWith(t, Config{Upstream: l.Addr().String(), Protocol: HTTP,
+		CallerTLS:   &CallerTLS{Authority: authority, ALPN: []string{"h2", "http/1.1"}},
+		UpstreamTLS: &UpstreamTLS{CA: ca.pem}})
+	transport := &http.Transport{TLSClientConfig: trusting(authority), ForceAttemptHTTP2: true, MaxConnsPerHost: 1}
+	t.Cleanup(transport.CloseIdleConnections)
+	c, url := &http.Client{Transport: transport}, "https://"+p.Addr()
+
+	big := strings.Repeat("0123456789abcdef", 100_000)
+	if status, body := ask(t, c, "POST", url+"/big", big); status != 200 || body != "/big "+big {
+		t.Fatalf("%d, %d bytes", status, len(body))
+	}
+	add(t, p, Rule{Name: "broken", Percent: 1, Match: Match{Path: "/broken"}, Error: &Error{Status: 503, Body: "injected"}})
+	for path, want := range map[string]int{"/broken": 503, "/whole": 200} {
+		if status, _ := ask(t, c, "GET", url+path, ""); status != want {
+			t.Errorf("%s: %d, want %d", path, status, want)
+		}
+	}
+	got := collect(t, p, func(s Stats) bool { return s.Answers["200"] == 2 && s.Answers["503"] == 1 })
+	if got.Calls != 3 || got.Opaque != 0 || got.Open != 1 || got.Rules["broken"].Eligible != 1 || got.Rules["broken"].Fired != 1 {
+		t.Errorf("stats %+v", got)
+	}
+}

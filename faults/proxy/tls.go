@@ -270,6 +270,8 @@ func (p *Proxy) originate(ctx context.Context, c *conn, at place, nc net.Conn) (
 	switch {
 	case agreed != "":
 		config.NextProtos = []string{agreed}
+	case c.h2 != nil:
+		agreed, config.NextProtos = "h2", []string{"h2"}
 	default:
 		config.NextProtos = alpnOf(p.config.Protocol)
 		if i := slices.Index(config.NextProtos, "http/1.1"); i >= 0 { // what a caller speaks who has not asked
@@ -281,7 +283,7 @@ func (p *Proxy) originate(ctx context.Context, c *conn, at place, nc net.Conn) (
 	if err == nil {
 		// Who says nothing of protocols speaks HTTP/1.1, if HTTP at all.
 		if has := s.ConnectionState().NegotiatedProtocol; has != agreed && has != "" && agreed != "" || has == "" && agreed != "" && agreed != "http/1.1" {
-			err = fmt.Errorf("the caller has agreed on the protocol %q, and it speaks %q", agreed, has)
+			err = fmt.Errorf("the caller speaks the protocol %q, and it speaks %q", agreed, has)
 		}
 	}
 	if err != nil {
