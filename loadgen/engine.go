@@ -49,7 +49,7 @@ func (e Engine) String() string {
 // Chosen is the engine that Run will use, and in a few words why it is not the
 // fast one, where it is not. An engine that was asked for and cannot be is an error.
 func (c Config) Chosen() (e Engine, why string, err error) {
-	if err := c.checkTransport(); err != nil {
+	if err := c.Spec.Fits(c.TLS != nil, c.Spec.Protocol == UDP); err != nil {
 		return "", "", err
 	}
 	switch c.Engine {

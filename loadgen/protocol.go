@@ -156,15 +156,23 @@ func (s Spec) speech() *speech {
 	return sp
 }
 
-// checkTransport says what is wrong with how the stream's connections are made, if
-// anything: only Config knows.
-func (c Config) checkTransport() error {
-	sp := c.Spec.speech()
-	switch secure := c.TLS != nil; {
+// Fits tells what keeps the stream's protocol from being spoken with a service: one
+// that speaks TLS, or does not, at a port of UDP, or of TCP.
+func (s Spec) Fits(secure, udp bool) error {
+	sp := s.speech()
+	name := sp.name
+	if name == AutoProtocol {
+		name = "auto"
+	}
+	switch {
+	case udp != (sp.name == UDP) && udp:
+		return fmt.Errorf("protocol %s (%s) goes over TCP, and %q has a UDP port: write protocol: udp", name, sp.about, s.To)
+	case udp != (sp.name == UDP):
+		return fmt.Errorf("protocol udp is for services with a UDP port, and that of %q is one of TCP", s.To)
 	case sp.tls == plainOnly && secure:
-		return fmt.Errorf("protocol %s (%s) does not go over TLS", sp.name, sp.about)
+		return fmt.Errorf("protocol %s (%s) does not go over TLS", name, sp.about)
 	case sp.tls == tlsOnly && !secure:
-		return fmt.Errorf("protocol %s (%s) needs TLS, and %q is asked without", sp.name, sp.about, c.Spec.To)
+		return fmt.Errorf("protocol %s (%s) needs TLS, and %q is asked without", name, sp.about, s.To)
 	}
 	return nil
 }

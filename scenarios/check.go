@@ -34,6 +34,8 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 		if c.service(at+".to", fmt.Sprintf("load %q", l.Name), l.To) {
 			if to, _ := c.system.Service(l.To); to.Absent != nil {
 				doc.Report(at+".to", "send it to a service that calls this one", "load %q: %q is absent: only the edges into it answer", l.Name, l.To)
+			} else if err := l.Fits(to.TLS != nil, to.UDP); err != nil {
+				doc.Report(at+".protocol", "", "load %q: %s", l.Name, err)
 			}
 		}
 	}

@@ -401,7 +401,7 @@ func TestWhatDoesNotStart(t *testing.T) {
 		"no command":     {ServiceSpec{Command: []string{"./no/such/api"}}, []string{"there is no file", "no/such/api"}},
 		"no program":     {ServiceSpec{Command: []string{"no-such-program"}}, []string{`there is no command "no-such-program" in PATH`}},
 		"not ready http": {ServiceSpec{Command: command("store", "${port}"), Ready: &ReadySpec{Path: "/no", Timeout: 200 * time.Millisecond}}, []string{"not ready within 200ms", "404"}},
-		"nobody there":   {ServiceSpec{Address: closed.Addr().String(), Ready: &ReadySpec{Timeout: 50 * time.Millisecond}}, []string{"at its address", "refused"}},
+		"nobody there":   {ServiceSpec{Address: closed.Addr().String(), Ready: &ReadySpec{Timeout: 500 * time.Millisecond}}, []string{"at its address", "refused"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c2, d := config(t, Spec{Services: map[string]ServiceSpec{"bad": c.service, "good": two.Services["store"]}})
