@@ -145,10 +145,12 @@ func (r *run) watch(stop context.CancelCauseFunc) func() {
 	return func() { timer.Stop(); cancel() }
 }
 
-// steadiness collects what `before` needs to be judged while the run goes on.
+// steadiness collects what `before` needs to be judged while the run goes on, until
+// it is: the windows of a long run would be some 40 MB an hour.
 type steadiness struct {
 	mu     sync.Mutex
 	events []journal.Event
+	judged bool
 }
 
 func (s *steadiness) observe(e journal.Event) {
@@ -156,8 +158,10 @@ func (s *steadiness) observe(e journal.Event) {
 		return
 	}
 	s.mu.Lock()
-	s.events = append(s.events, e)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if !s.judged {
+		s.events = append(s.events, e)
+	}
 }
 
 // unsteady says why the steady state does not hold before the fault, or "".
@@ -166,12 +170,14 @@ func (r *run) unsteady() string {
 	h := r.plan.Hypotheses
 	h.Objectives = slices.DeleteFunc(slices.Clone(h.Objectives), func(o verdict.Objective) bool { return o.Phase != "before" })
 	h.Breakers, h.Faults, h.Invariants, h.SLOs = nil, nil, nil, nil
+	r.steady.mu.Lock()
+	events := r.steady.events
+	r.steady.events, r.steady.judged = nil, true
+	r.steady.mu.Unlock()
 	if len(h.Objectives) == 0 {
 		return ""
 	}
-	r.steady.mu.Lock()
-	result := verdict.Judge(h, slices.Clone(r.steady.events))
-	r.steady.mu.Unlock()
+	result := verdict.Judge(h, events)
 	for _, o := range result.Objectives {
 		if o.Verdict == verdict.Fail {
 			return o.ID + ": " + o.Objective + " does not hold"

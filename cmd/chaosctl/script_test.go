@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && slices.Contains([]string{"service", "stress", "watchdog"}, os.Args[1]) {
 		main()
 	}
-	// The scripts measure time: one at a time, unless somebody asks otherwise.
-	if err := flag.Set("test.parallel", "1"); err != nil {
+	// The scripts measure time, and mostly wait: two at a time, unless somebody asks otherwise.
+	if err := flag.Set("test.parallel", "2"); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){
