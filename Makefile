@@ -36,12 +36,13 @@ bench-load-memory: build ## memory over 10 million requests, ours and the others
 soak: build ## a whole run at 500 requests/s, a fault every 5 s, for 30 minutes: nothing may grow; into docs/PERFORMANCE.md; FOR=2m shows that it works
 	go run ./test/soak -binary bin/chaosctl -what run -for $(or $(FOR),30m) -doc docs/PERFORMANCE.md
 
-soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow
-	go run ./test/soak -binary bin/chaosctl -for 10m
+soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow; into docs/PERFORMANCE.md; FOR=1m shows that it works
+	go run ./test/soak -binary bin/chaosctl -for $(or $(FOR),10m) -doc docs/PERFORMANCE.md
 
-storm-proxy: ## the proxy under the race detector: API calls against 200 connections for 60 s, and 1 GB under rules that come and go
+storm-proxy: ## the proxy under the race detector: API calls against 200 connections for 60 s; 1 GB past splice(2), and 1 GB each way, under rules that come and go
 	go test -race ./faults/toxiproxy -run '^TestStorm$$' -storm-conns 200 -storm-for 60s -v
 	go test -race ./faults/proxy -run '^TestDirectLosesNothing$$' -bytes 1000000000 -v -timeout 20m
+	go test ./faults/proxy -run '^TestBytesAreTheSame$$' -bytes 1000000000 -v -timeout 20m
 
 stable: build ## every library scenario 20 times, three at once (30 min); writes docs/stability.md
 	bash test/stable.sh 20 --lanes 3

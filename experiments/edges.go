@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +22,8 @@ import (
 type edges struct {
 	topology topology.Topology
 	mu       sync.Mutex
-	proxies  map[string]*proxy.Proxy // by edge name
+	proxies  map[string]*proxy.Proxy   // by edge name
+	serve    map[string]map[int]string // by service and instance: where it listens
 }
 
 // authority is what the callers of a run are to trust, where a proxy answers their
@@ -46,25 +50,11 @@ const authorityBeyond = 24 * time.Hour
 
 // listen starts every proxy of a plan; none has an upstream yet.
 func listen(ctx context.Context, p *Plan, secrets map[string]*targets.Secrets, a *proxy.Authority) (*edges, error) {
-	e := &edges{topology: p.Topology, proxies: map[string]*proxy.Proxy{}}
+	e := &edges{topology: p.Topology, proxies: map[string]*proxy.Proxy{}, serve: map[string]map[int]string{}}
 	for _, edge := range p.Topology.Edges {
 		// The proxies outlive the run's context: they carry the traffic until the
 		// last request is answered and the last service has stopped.
-		c := proxy.Config{Name: edge.Name(), Protocol: proxy.Protocol(edge.Protocol), Seed: derive(p.Seed, "edge", edge.Name())}
-		callee, _ := p.Topology.Service(edge.Callee)
-		if s := secrets[callee.Name]; s != nil && s.Caller != topology.Passthrough {
-			c.UpstreamTLS = &proxy.UpstreamTLS{CA: s.CA, ServerName: s.ServerName, Insecure: s.Insecure, Certificate: s.Cert, Key: s.Key}
-			if s.Caller == topology.CallerTLS {
-				c.CallerTLS = &proxy.CallerTLS{Authority: a}
-				if s.HTTP2 {
-					c.CallerTLS.ALPN = []string{"h2", "http/1.1"}
-				}
-			}
-		}
-		if x := callee.Absent; x != nil && x.Status != 0 {
-			c.Absent = &proxy.Error{Status: x.Status, Body: x.Body}
-		}
-		px, err := proxy.Start(context.WithoutCancel(ctx), c)
+		px, err := proxy.Start(context.WithoutCancel(ctx), proxyConfig(p, edge, secrets, a))
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for edge %q: %w", edge.Name(), err), e.stop())
 		}
@@ -73,7 +63,30 @@ func listen(ctx context.Context, p *Plan, secrets map[string]*targets.Secrets, a
 	return e, nil
 }
 
-// Resolve implements targets.Edges.
+// proxyConfig is that of the proxy on an edge.
+func proxyConfig(p *Plan, edge topology.Edge, secrets map[string]*targets.Secrets, a *proxy.Authority) proxy.Config {
+	c := proxy.Config{
+		Name: edge.Name(), Protocol: proxy.Protocol(edge.Protocol), Seed: derive(p.Seed, "edge", edge.Name()),
+		HoldMost: int64(p.Edges[edge.Name()].HoldMost),
+	}
+	callee, _ := p.Topology.Service(edge.Callee)
+	if s := secrets[callee.Name]; s != nil && s.Caller != topology.Passthrough {
+		c.UpstreamTLS = &proxy.UpstreamTLS{CA: s.CA, ServerName: s.ServerName, Insecure: s.Insecure, Certificate: s.Cert, Key: s.Key}
+		if s.Caller == topology.CallerTLS {
+			c.CallerTLS = &proxy.CallerTLS{Authority: a}
+			if s.HTTP2 {
+				c.CallerTLS.ALPN = []string{"h2", "http/1.1"}
+			}
+		}
+	}
+	if x := callee.Absent; x != nil && x.Status != 0 {
+		c.Absent = &proxy.Error{Status: x.Status, Body: x.Body}
+	}
+	return c
+}
+
+// Resolve implements targets.Edges. The instances of a callee share one proxy, and so
+// one address, which is that of instance 0.
 func (e *edges) Resolve(caller, callee string, instance int) (string, error) {
 	p := e.proxy(topology.Edge{Caller: caller, Callee: callee}.Name())
 	if p == nil || instance != 0 {
@@ -82,10 +95,21 @@ func (e *edges) Resolve(caller, callee string, instance int) (string, error) {
 	return p.Addr(), nil
 }
 
-// Serves implements targets.Edges.
+// Serves implements targets.Edges. The connections on an edge go to the callee's
+// instances in turn; one that refuses a connection is passed over.
 func (e *edges) Serves(callee string, instance int, address string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.serve[callee] == nil {
+		e.serve[callee] = map[int]string{}
+	}
+	e.serve[callee][instance] = address
+	var all []string
+	for _, i := range slices.Sorted(maps.Keys(e.serve[callee])) {
+		all = append(all, e.serve[callee][i])
+	}
 	for _, edge := range e.topology.Into(callee) {
-		e.proxy(edge.Name()).SetUpstream(address)
+		e.proxies[edge.Name()].SetUpstream(strings.Join(all, ","))
 	}
 }
 

@@ -188,10 +188,12 @@ func (r *run) unsteady() string {
 
 func windowEvent(w loadgen.Window) *journal.Window {
 	e := &journal.Window{
-		Load: w.Load, Step: w.Step, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
+		Load: w.Load, Step: w.Step, Setup: w.Setup, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
 		Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
 		OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(),
 		Service: w.Service.Encode(), Lag: w.Lag.Encode(), Outcomes: w.Outcomes,
+		FirstByte: w.FirstByte.Encode(), Connect: w.Connect.Encode(), Handshake: w.Handshake.Encode(),
+		Connects: w.Connects, Resumed: w.Resumed, BytesSent: w.BytesSent, BytesReceived: w.BytesReceived,
 	}
 	if s := w.Sessions; s != nil {
 		e.Sessions = &journal.Sessions{Completed: s.Completed, Failed: s.Failed, Cut: s.Cut, Duration: s.Duration.Encode()}

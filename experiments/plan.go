@@ -35,22 +35,23 @@ const (
 // with no name left to look up and no default left to fill in. It is plain data
 // and travels whole in the journal's first line.
 type Plan struct {
-	Scenario    string                      `json:"scenario"`
-	Description string                      `json:"description,omitempty"`
-	Rows        []int                       `json:"rows,omitempty"`
-	File        string                      `json:"file,omitempty"`
-	Seed        uint64                      `json:"seed"`
-	Variant     Variant                     `json:"variant,omitempty"`
-	Timescale   float64                     `json:"timescale"`
-	Target      targets.Spec                `json:"target"`
-	Topology    topology.Topology           `json:"topology"`
-	Patterns    map[string]pattern.Settings `json:"patterns,omitempty"` // per edge of a reference system
-	Loads       []loadgen.Spec              `json:"loads"`
-	Faults      []faults.Fault              `json:"faults"`
-	Abort       []expect.Clause             `json:"abort,omitempty"`
-	Hypotheses  verdict.Hypotheses          `json:"hypotheses"`
-	MustFail    []string                    `json:"must_fail,omitempty"` // of the control
-	Metrics     map[string]metrics.Source   `json:"metrics,omitempty"`   // per edge: where the state of its breaker is told
+	Scenario    string                            `json:"scenario"`
+	Description string                            `json:"description,omitempty"`
+	Rows        []int                             `json:"rows,omitempty"`
+	File        string                            `json:"file,omitempty"`
+	Seed        uint64                            `json:"seed"`
+	Variant     Variant                           `json:"variant,omitempty"`
+	Timescale   float64                           `json:"timescale"`
+	Target      targets.Spec                      `json:"target"`
+	Topology    topology.Topology                 `json:"topology"`
+	Patterns    map[string]pattern.Settings       `json:"patterns,omitempty"` // per edge of a reference system
+	Edges       map[string]scenarios.EdgeSettings `json:"edges,omitempty"`    // those with settings of their own
+	Loads       []loadgen.Spec                    `json:"loads"`
+	Faults      []faults.Fault                    `json:"faults"`
+	Abort       []expect.Clause                   `json:"abort,omitempty"`
+	Hypotheses  verdict.Hypotheses                `json:"hypotheses"`
+	MustFail    []string                          `json:"must_fail,omitempty"` // of the control
+	Metrics     map[string]metrics.Source         `json:"metrics,omitempty"`   // per edge: where the state of its breaker is told
 }
 
 // DefaultAbort ends a run whose system has stopped answering for good.
@@ -64,7 +65,7 @@ func Compile(s *scenarios.Scenario, v Variant) (*Plan, error) {
 		if s.Control == nil {
 			return nil, fmt.Errorf("scenario %q has no control: add `control: { patterns: …, must_fail: […] }`", s.Name)
 		}
-		target.Patterns = overlay(target.Patterns, s.Control.Patterns)
+		target = target.With(s.Control.Change)
 	}
 	topo, err := target.Resolve()
 	if err != nil {
@@ -73,7 +74,7 @@ func Compile(s *scenarios.Scenario, v Variant) (*Plan, error) {
 	p := &Plan{
 		Scenario: s.Name, Description: s.Description, Rows: s.Rows, File: s.File,
 		Seed: s.Seed, Variant: v, Timescale: s.Timescale,
-		Target: target, Topology: topo,
+		Target: target, Topology: topo, Edges: s.Edges,
 	}
 	if s.Control != nil {
 		p.MustFail = s.Control.MustFail
@@ -141,45 +142,62 @@ func (p *Plan) Timeline() []timeline.Moment {
 	return timeline.Merge(phases, holds)
 }
 
-// Expected is how many requests an objective will probably be judged on: those
-// due in its phase, less what settles or recovers; of sessions, all steps. 0 for closed streams, whose
-// arrivals depend on the answers.
-func (p *Plan) Expected(o verdict.Objective) int {
+// Demand is how many requests an objective will be judged on, as far as that is
+// known before.
+type Demand struct {
+	Requests int  // that will probably be due; of a closed stream, at most
+	Open     bool // they do not depend on the answers
+	Bounded  bool // of a closed stream: its users think, and cannot ask for more than Requests
+}
+
+// Expected is the demand of an objective: what is due in its phase, less what
+// settles or recovers. Of sessions it is all steps, or the one step that the
+// objective is about. Users who wait for answers ask no more often than if each
+// came at once, so that their think time bounds them:
+//
+//	requests <= users · (1 + phase / think) · requests of a turn
+//
+// where think is all pauses of a turn together.
+func (p *Plan) Expected(o verdict.Objective) Demand {
 	for _, ph := range p.Hypotheses.Phases {
 		if ph.Name != o.Phase {
 			continue
 		}
 		for _, l := range p.Loads {
-			if profile, open := l.Arrivals(p.Seed); open && l.Name == o.Load {
-				from := min(ph.Start+o.Settle+o.Recovery, ph.End)
-				return int(profile.Expected(ph.End)-profile.Expected(from)) * l.RequestsPerArrival()
+			if l.Name != o.Load {
+				continue
+			}
+			each := l.RequestsPerArrival()
+			if o.Step != "" {
+				each = 1
+			}
+			from := min(ph.Start+o.Settle+o.Recovery, ph.End)
+			if profile, open := l.Arrivals(p.Seed); open {
+				return Demand{Requests: int(profile.Expected(ph.End)-profile.Expected(from)) * each, Open: true}
+			}
+			think := l.Think
+			for _, s := range l.Steps {
+				think += s.Think
+			}
+			if think > 0 && l.Users != nil {
+				turns := 1 + int((ph.End-from)/think)
+				return Demand{Requests: *l.Users * turns * each, Bounded: true}
 			}
 		}
 	}
-	return 0
+	return Demand{}
 }
 
-// PhaseRate is the mean rate of a stream in a phase, requests per second; 0 when
-// it is closed.
-func (p *Plan) PhaseRate(load, phase string) float64 {
+// PhaseRate is the mean rate of what an objective is about in its whole phase,
+// requests per second; 0 when it is closed.
+func (p *Plan) PhaseRate(o verdict.Objective) float64 {
+	o.Settle, o.Recovery = 0, 0
 	for _, ph := range p.Hypotheses.Phases {
-		if ph.Name == phase {
-			n := p.Expected(verdict.Objective{Load: load, Phase: phase})
-			return float64(n) / (ph.End - ph.Start).Seconds()
+		if d := p.Expected(o); ph.Name == o.Phase && d.Open {
+			return float64(d.Requests) / (ph.End - ph.Start).Seconds()
 		}
 	}
 	return 0
-}
-
-func overlay(base, over map[string]pattern.Spec) map[string]pattern.Spec {
-	all := map[string]pattern.Spec{}
-	for edge, spec := range base {
-		all[edgeName(edge)] = spec
-	}
-	for edge, spec := range over {
-		all[edgeName(edge)] = spec
-	}
-	return all
 }
 
 // withSample gives a request without a body the one that the reference system
@@ -255,7 +273,8 @@ func placeFaults(s *scenarios.Scenario, topo topology.Topology, phases []verdict
 				return nil, fmt.Errorf("fault %q: no edge between the two sides: there is nothing to cut", spec.Name)
 			}
 		case kind.On == faults.OnService:
-			f.Service, f.Instances = spec.Target, 1
+			service, _ := topo.Service(spec.Target)
+			f.Service, f.Instances = spec.Target, service.Count()
 		default:
 			f.Edges = []string{edgeName(spec.Target)}
 		}
@@ -267,7 +286,13 @@ func placeFaults(s *scenarios.Scenario, topo topology.Topology, phases []verdict
 func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale func(time.Duration) time.Duration) verdict.Hypotheses {
 	h := verdict.Hypotheses{Confidence: s.Confidence, Phases: phases, Invariants: s.Invariants}
 	for _, l := range p.Loads {
-		h.Loads = append(h.Loads, verdict.Load{Name: l.Name, Model: l.Model(), To: l.To, Timeout: l.TimeoutOrDefault()})
+		load := verdict.Load{Name: l.Name, Model: l.Model(), To: l.To, Timeout: l.TimeoutOrDefault()}
+		for _, s := range l.Steps {
+			if s.Name != "" {
+				load.Steps = append(load.Steps, s.Name)
+			}
+		}
+		h.Loads = append(h.Loads, load)
 	}
 	for _, x := range s.Hypothesis {
 		for _, part := range []struct {
@@ -275,7 +300,7 @@ func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale fu
 			clauses []expect.Clause
 		}{{"before", x.Before}, {"during", x.During}, {"after", x.After}} {
 			for _, c := range part.clauses {
-				o := verdict.Objective{Load: x.Load, Phase: part.phase, Clause: c}
+				o := verdict.Objective{Load: x.Load, Step: x.Step, Phase: part.phase, Clause: c}
 				switch part.phase {
 				case "during":
 					o.Settle = scale(x.Settle)

@@ -183,6 +183,24 @@ func TestPlanTravels(t *testing.T) {
 	}
 }
 
+// TestEdgeSettings: what a file says of an edge gets to its proxy, and to no other.
+func TestEdgeSettings(t *testing.T) {
+	p := compile(t, parse(t, story+"edges: { orders->payments: { hold_most: 64MiB } }\n"), Main)
+	for _, edge := range p.Topology.Edges {
+		want := int64(0)
+		if edge.Name() == "orders -> payments" {
+			want = 64 << 20
+		}
+		if c := proxyConfig(p, edge, nil, nil); c.HoldMost != want || c.Name != edge.Name() {
+			t.Errorf("%s: %+v, want at most %d held", edge.Name(), c, want)
+		}
+	}
+	var back Plan
+	if err := json.Unmarshal(p.JSON(), &back); err != nil || back.Hash() != p.Hash() || back.Edges["orders -> payments"].HoldMost != 64<<20 {
+		t.Errorf("changed on its way: %v, %v", back.Edges, err)
+	}
+}
+
 // A request without a body gets the sample of the reference system, which the
 // plan then shows.
 func TestSampleBody(t *testing.T) {
@@ -190,8 +208,44 @@ func TestSampleBody(t *testing.T) {
 	if body := p.Loads[0].Requests[0].Body; body == "" {
 		t.Error("POST /checkout to the shop has no body")
 	}
-	if n := p.Expected(verdict.Objective{Load: "shoppers", Phase: "during", Settle: 2 * time.Second, Clause: expect.Clause{Metric: expect.OK}}); n < 1799 || n > 1801 {
-		t.Errorf("18 s at 100/s are expected to be %d requests", n)
+	if n := p.Expected(verdict.Objective{Load: "shoppers", Phase: "during", Settle: 2 * time.Second, Clause: expect.Clause{Metric: expect.OK}}); !n.Open || n.Requests < 1799 || n.Requests > 1801 {
+		t.Errorf("18 s at 100/s are expected to be %+v", n)
+	}
+}
+
+// What users who wait for answers will ask is not known before; their think time
+// bounds it. A step has one request per session.
+func TestExpected(t *testing.T) {
+	const text = `
+scenario: demand
+target: { services: { api: { address: "127.0.0.1:1" } } }
+phases: { before: 10s }
+load:
+  thinkers: { to: api, users: 5, think: 1s, steps: [{ name: a, method: GET, path: / }, { name: b, method: GET, path: /, think: 1s }] }
+  hurried: { to: api, users: 5, request: GET / }
+  arrivals: { to: api, rate: 20/s, steps: [{ name: a, method: GET, path: / }, { name: b, method: GET, path: / }] }
+hypothesis:
+  thinkers: { before: [ok >= 90%] }
+  thinkers.b: { before: [ok >= 90%] }
+  hurried: { before: [ok >= 90%] }
+  arrivals: { before: [ok >= 90%] }
+  arrivals.b: { before: [ok >= 90%] }
+`
+	p := compile(t, parse(t, text), Main)
+	want := []Demand{
+		{Requests: 5 * 6 * 2, Bounded: true}, // a turn takes 2 s: six begin in 10 s
+		{Requests: 5 * 6, Bounded: true},
+		{},
+		{Requests: 400, Open: true},
+		{Requests: 200, Open: true},
+	}
+	for i, o := range p.Hypotheses.Objectives {
+		if got := p.Expected(o); got != want[i] {
+			t.Errorf("%s: %+v, want %+v", o.ID(), got, want[i])
+		}
+	}
+	if rate := p.PhaseRate(p.Hypotheses.Objectives[4]); rate != 20 {
+		t.Errorf("arrivals.b: %v requests/s, want 20", rate)
 	}
 }
 

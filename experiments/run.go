@@ -29,7 +29,7 @@ type Options struct {
 	Watch       func(journal.Event) // sees every event as it is written; must not block
 	Hurry       <-chan struct{}     // closed by a second Ctrl-C: stop waiting, still undo everything
 	Samples     func(loadgen.Result)
-	Notes       []string // put into the journal when the run begins
+	Audit       *journal.AuditHead // of the audit log, for the journal's first line
 
 	// For whoever cleans up behind us if we are killed.
 	Temp    string                        // folder for the services' data, made and removed by Run; default: a new one
@@ -132,6 +132,7 @@ func Run(ctx context.Context, p *Plan, o Options) (err error) {
 		return errors.Join(&StartError{err}, r.writeErr())
 	}
 
+	loadgen.Reserve(r.plan.Loads...)
 	r.begin()
 	r.mark(fmt.Sprintf("system ready in %s", time.Since(began).Round(time.Millisecond)), false)
 	cause := r.live(ctx)
@@ -231,13 +232,10 @@ func (r *run) begin() {
 	r.mu.Unlock()
 	r.write(journal.Event{Start: &journal.Start{
 		Version: journal.Version, Run: r.o.ID, Scenario: r.plan.Scenario, Variant: string(r.plan.Variant),
-		Seed: r.plan.Seed, PlanHash: r.plan.Hash(), Plan: plan, Environment: r.o.Environment, Wall: wall,
+		Seed: r.plan.Seed, PlanHash: r.plan.Hash(), Plan: plan, Environment: r.o.Environment, Wall: wall, Audit: r.o.Audit,
 	}})
 	for _, e := range early {
 		r.write(e)
-	}
-	for _, text := range r.o.Notes {
-		r.mark(text, false)
 	}
 }
 
@@ -305,6 +303,7 @@ func (r *run) live(outer context.Context) error {
 	r.stopped = make(chan struct{})
 	r.observers.Go(r.observeEdges)
 	r.observers.Go(r.observeBreakers)
+	r.observers.Go(func() { observeClocks(r.stopped, clocksFrom(r.zero), r.write) })
 	for _, edge := range slices.Sorted(maps.Keys(r.plan.Metrics)) {
 		r.observers.Go(func() { r.observeMetrics(edge, r.plan.Metrics[edge]) })
 	}
@@ -369,7 +368,7 @@ func (r *run) load(ctx context.Context, spec loadgen.Spec) error {
 	c := loadgen.Config{
 		Spec: spec, Seed: derive(r.plan.Seed, "load", spec.Name),
 		Start: r.zero, From: 0, Until: r.plan.Duration(),
-		Resolve:  func() string { return r.system.Address(spec.To) },
+		Resolve:  func() string { return r.system.Turn(spec.To) },
 		OnWindow: func(w loadgen.Window) { r.write(journal.Event{Window: windowEvent(w)}) },
 		OnSample: func(s loadgen.Sample) { r.write(journal.Event{Sample: sampleEvent(s)}) },
 		OnResult: r.o.Samples,

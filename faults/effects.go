@@ -243,6 +243,20 @@ func victims(f Fault, w World, p Pick) (all []victim, p2 *plan, err error) {
 	}}, nil
 }
 
+// claim takes something of every victim for this fault, until it is reverted: what two
+// faults had changed at once, neither could put back. It must come before there is
+// anything to revert, which would end the other's.
+func (e *effect) claim(w World, what string, all []victim) error {
+	for _, v := range all {
+		release, ok := w.Undo.Claim(fmt.Sprintf("%s %s/%d", what, v.service, v.instance))
+		if !ok {
+			return fmt.Errorf("another fault has the %s of %s", what, v)
+		}
+		e.releases = append(e.releases, release)
+	}
+	return nil
+}
+
 // gone looks for itself whether the processes that were there before are no more.
 func (v victim) gone() error {
 	for _, p := range v.before {
@@ -379,14 +393,9 @@ func pause(f Fault, w World) (*plan, error) {
 	}
 	p.inject = func(ctx context.Context, e *effect) error {
 		e.observed["instances"] = 0
-		// Another pause may have begun since we looked. Whose it is must be settled
-		// before there is anything to revert: to resume would end the other's.
-		for _, v := range all {
-			release, ok := w.Undo.Claim(fmt.Sprintf("pause %s/%d", v.service, v.instance))
-			if !ok {
-				return fmt.Errorf("%s is being paused by another fault", v)
-			}
-			e.releases = append(e.releases, release)
+		// Another pause may have begun since we looked.
+		if err := e.claim(w, "pause", all); err != nil {
+			return err
 		}
 		for _, v := range all {
 			var since time.Time

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,7 +120,10 @@ func (f *fake) presses(s string, i int, fault string, does bool) {
 		delete(f.wrong, fmt.Sprint("press ", s, i, fault))
 	}
 }
-func (f *fake) DataFolder(string, int) (string, error) { return f.data, nil }
+func (f *fake) DataFolder(_ string, i int) (string, error) {
+	folder := filepath.Join(f.data, "data", strconv.Itoa(i))
+	return folder, os.MkdirAll(folder, 0o755)
+}
 func (f *fake) BreakLookup(ctx context.Context, caller, callee, fail string, delay time.Duration) error {
 	return f.do(ctx, "break", func() { f.wrong["lookup "+caller+callee] = fail + delay.String() })
 }
@@ -180,7 +184,7 @@ func (f *fake) surface() string {
 	}
 	paused := maps.Clone(f.paused)
 	maps.DeleteFunc(paused, func(_ int, p bool) bool { return !p })
-	files, _ := filepath.Glob(filepath.Join(f.data, ".chaosctl*"))
+	files, _ := filepath.Glob(filepath.Join(f.data, "data", "*", ".chaosctl*"))
 	return fmt.Sprint(f.running, paused, rules, f.wrong, files)
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
-	"github.com/chaosctl/chaosctl/faults/fill"
 	"github.com/chaosctl/chaosctl/faults/undo"
 )
 
@@ -96,86 +94,6 @@ func press(f Fault, w World, pick Pick, stresser Stresser, start func(context.Co
 			places = append(places, fmt.Sprintf("%s: pid %d, %s", v, pid, where))
 		}
 		p.detail = strings.Join(places, "; ")
-		return nil
-	}
-	return p, nil
-}
-
-// patienceFor is what writing so much may take: 50 MB/s, of a slow disk that others
-// use, too.
-func patienceFor(bytes int64) time.Duration { return time.Duration(bytes) * time.Second / 50_000_000 }
-
-func disk(f Fault, w World) (*plan, error) {
-	d, keeper := f.Spec.Disk, w.Services.(DataKeeper)
-	all, p, err := victims(f, w, d.Pick)
-	if err != nil {
-		return nil, err
-	}
-	if len(all) > 1 {
-		return nil, fmt.Errorf("%d instances are picked: a disk fault fills the data folder of one", len(all))
-	}
-	folder, err := keeper.DataFolder(all[0].service, all[0].instance)
-	if err != nil {
-		return nil, err
-	}
-	leave := int64(0)
-	if d.Free != nil {
-		leave = int64(*d.Free)
-	}
-	size, err := fill.Size(folder, int64(d.Fill), leave)
-	if err != nil {
-		return nil, err
-	}
-	mark := fill.Mark{Run: w.Run, Fault: f.Spec.Name}
-	path := fill.Path(folder, mark)
-	p.detail = path
-	p.data[undo.File] = path
-	p.patience = patienceFor(size)
-	p.inject = func(ctx context.Context, e *effect) error {
-		// Its name is this fault's alone; a second one of that name would remove what
-		// the first has written.
-		release, ok := w.Undo.Claim("disk " + path)
-		if !ok {
-			return fmt.Errorf("%s is being written by another fault", path)
-		}
-		e.releases = append(e.releases, release)
-		free := func() float64 {
-			n, _, err := fill.Free(folder)
-			if err != nil {
-				return 0
-			}
-			return float64(n)
-		}
-		e.observed["free_before_bytes"] = free()
-		written := false
-		e.step(func(context.Context) error {
-			if written {
-				// What is left of it now is what there was all the time, at least.
-				if n, err := fill.Allocated(path); err == nil && float64(n) < e.observed["bytes"] {
-					e.observed["bytes"] = float64(n)
-					e.detail = "somebody else made it smaller, or removed it"
-				}
-			}
-			_, err := fill.Remove(path, mark)
-			return err
-		}, func(context.Context) error {
-			if n, err := fill.Allocated(path); err != nil || n > 0 {
-				return fmt.Errorf("%s is still there (%d bytes, %v)", path, n, err)
-			}
-			return nil
-		})
-		if err := fill.Write(ctx, path, mark, size); err != nil {
-			return err
-		}
-		n, err := fill.Allocated(path)
-		if err != nil {
-			return err
-		}
-		written = true
-		e.observed["bytes"], e.observed["free_bytes"], e.observed["instances"] = float64(n), free(), 1
-		if n < size {
-			return fmt.Errorf("%s takes %d bytes of its file system, %d were written: it would not fill up", path, n, size)
-		}
 		return nil
 	}
 	return p, nil

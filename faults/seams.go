@@ -73,12 +73,8 @@ func clock(f Fault, w World) (*plan, error) {
 	}
 	p.inject = func(ctx context.Context, e *effect) error {
 		e.observed["instances"] = 0
-		for _, v := range all {
-			release, ok := w.Undo.Claim(fmt.Sprintf("clock %s/%d", v.service, v.instance))
-			if !ok {
-				return fmt.Errorf("the clock of %s is set by another fault already", v)
-			}
-			e.releases = append(e.releases, release)
+		if err := e.claim(w, "clock", all); err != nil {
+			return err
 		}
 		for _, v := range all {
 			var since time.Time // it was seen to be wrong

@@ -194,6 +194,14 @@ func (s Spec) checkRequests(report func(path, format string, args ...any)) {
 		report("", "what is asked is missing: write request: METHOD /path, requests with weights, or steps")
 		return
 	}
+	switch {
+	case s.Setup == nil:
+	case len(s.Setup) == 0:
+		report("setup", "there are no steps in the setup: leave it out")
+	case len(s.Steps) == 0:
+		report("setup", "setup is what each user does once before its sessions: write steps for them, a single one if need be, instead of request")
+		s.Setup = nil
+	}
 	s.checkData(report)
 	s.checkSecrets(report)
 	if s.Order == Listed {
@@ -253,14 +261,22 @@ const (
 )
 
 func (s Spec) checkSteps(report func(path, format string, args ...any)) {
-	if len(s.Steps) > maxSteps {
-		report("steps", "there are %d steps; at most %d", len(s.Steps), maxSteps)
+	for _, part := range []struct {
+		key   string
+		steps []SessionStep
+	}{{"steps", s.Steps}, {"setup", s.Setup}} {
+		if len(part.steps) > maxSteps {
+			report(part.key, "there are %d steps; at most %d", len(part.steps), maxSteps)
+		}
 	}
 	named := map[string]bool{}
-	for i, step := range s.Steps {
+	for i, step := range s.sequence() {
 		at := s.at(i)
 		if step.Think < 0 {
 			report(at+".think", "think is %v; it must not be negative", step.Think)
+		}
+		if step.Think > 0 && i == len(s.Steps) {
+			report(at+".think", "the first step of a setup begins when the user's first session is due; think stands before later ones")
 		}
 		if step.Think > 0 && i == 0 {
 			report(at+".think", "the first step is due when the session is; think stands before later ones")

@@ -49,6 +49,7 @@ const (
 	replied    // the answer is an error of the protocol's own
 	insecure   // TLS could not be agreed on, or went wrong
 	nameless   // the host's name has no address
+	unready    // its user's setup failed
 )
 
 // answered is the outcome of a request in a protocol that has no status codes.
@@ -59,12 +60,12 @@ var outcomeNames = [...]string{
 	other: "other", timeout: "timeout", refused: "refused", reset: "reset",
 	protocol: "protocol", dropped: "dropped", canceled: "canceled",
 	unchecked: "check", uncaptured: "capture", exhausted: "data", astray: "redirect",
-	insecure: "tls", nameless: "dns", replied: "error",
+	insecure: "tls", nameless: "dns", replied: "error", unready: "setup",
 }
 
 // unmade tells that no connection could be made, which may take no time at all.
 func (o outcome) unmade() bool {
-	return o == refused || o == other || o == insecure || o == nameless
+	return o == refused || o == other || o == insecure || o == nameless || o == unready
 }
 
 func (o outcome) String() string {

@@ -108,7 +108,9 @@ func (u *user) ask(j job) outcome {
 			j.queued, n.queued = true, 1
 		}
 	}
-	u.recorder.note(j.due, 0, n)
+	if u.stream.identities == nil || j.queued { // see stream.ready
+		u.recorder.note(j.due, 0, n)
+	}
 	if cl == nil {
 		var ok bool
 		if cl, ok = u.queue(deadline); !ok {

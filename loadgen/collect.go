@@ -174,7 +174,7 @@ func (c *collector) empty(k windowKey) Window {
 	case k.step == wholeSession:
 		w.Sessions = &Sessions{Duration: hdr.New()}
 	default:
-		w.Step = c.stream.kinds[k.step].name
+		w.Step, w.Setup = c.stream.kinds[k.step].name, c.stream.isSetup(k.step)
 	}
 	return w
 }
@@ -202,7 +202,7 @@ func (c *collector) finish(f *finished) {
 	if c.config.OnSample != nil {
 		c.samples.see(f, ok)
 	}
-	if c.config.OnResult != nil {
+	if c.config.OnResult != nil && !c.stream.isSetup(f.step) {
 		c.config.OnResult(c.result(f))
 	}
 }

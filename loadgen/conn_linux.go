@@ -53,6 +53,8 @@ type conn struct {
 	tls    *secured
 	socket *loopSocket // below it
 
+	lane *lane // over HTTP/2, where the socket is not its own; else nil
+
 	list       *connList // that it is in
 	prev, next *conn
 }
@@ -66,12 +68,16 @@ const (
 	kept                 // open, without a request
 	writing
 	reading
+	waiting // of a lane: for a connection, or for a stream on it
 )
 
 // newConn is one more, in no list.
 func (s *shard) newConn() *conn {
 	c := &conn{shard: s, index: int32(len(s.conns)), fd: -1}
 	s.conns = append(s.conns, c)
+	if s.lanes != nil {
+		s.lanes.add(c)
+	}
 	return c
 }
 
@@ -95,6 +101,10 @@ func (c *conn) carry(j job, now time.Duration) {
 	}
 	s.inFlight[line].insert(c)
 	s.busy++
+	if c.lane != nil {
+		c.lane.carry(now)
+		return
+	}
 	// The poller has told of all connections that ended until its last wait; where
 	// it may not have, an idle one is looked at.
 	if c.state == kept && s.unheard && now-c.used > longIdle && c.spent() {
@@ -112,7 +122,7 @@ func (c *conn) finish(o outcome, detail string, now time.Duration) {
 	s, f := c.shard, &c.fate
 	c.list.remove(c)
 	s.busy--
-	if o < 100 {
+	if o < 100 && c.lane == nil {
 		c.disconnect()
 	}
 	f.latency, f.service = now-c.job.due, now-c.sentAt
@@ -139,6 +149,10 @@ func (c *conn) fail(op, call string, errno syscall.Errno) {
 
 // expire fails a request whose timeout has passed.
 func (c *conn) expire(now time.Duration) {
+	if c.lane != nil {
+		c.lane.expire(now)
+		return
+	}
 	op := "read"
 	switch c.state {
 	case dialing, connecting:

@@ -13,8 +13,10 @@ const mostDescribed = 5
 // Describe is the stream in a few words: "POST /checkout at 200/s".
 func (s Spec) Describe() string {
 	var kinds []string
-	for _, r := range s.own() {
-		kinds = append(kinds, s.title(r))
+	for i, r := range s.own() {
+		if len(s.Steps) == 0 || i < len(s.Steps) { // not those of a setup
+			kinds = append(kinds, s.title(r))
+		}
 	}
 	if len(kinds) > mostDescribed {
 		kinds = append(kinds[:mostDescribed-1], fmt.Sprintf("and %d more", len(kinds)-mostDescribed+1))
@@ -22,6 +24,13 @@ func (s Spec) Describe() string {
 	what := strings.Join(kinds, ", ")
 	if len(s.Steps) > 0 {
 		what = "sessions of " + strings.Join(kinds, ", then ")
+		if len(s.Setup) > 0 {
+			var once []string
+			for _, r := range s.own()[len(s.Steps):] {
+				once = append(once, s.title(r))
+			}
+			what = fmt.Sprintf("%s once per user, then %s", strings.Join(once, ", "), what)
+		}
 	}
 	if s.Order == Listed {
 		what += " in turn"

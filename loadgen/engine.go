@@ -12,8 +12,8 @@ import (
 // Engine is how a stream's requests get onto the wire. Both engines mean the
 // same by every word of doc.go.
 //
-//	fast     event loops on raw sockets, for HTTP/1.1 over TCP or TLS on Linux: a
-//	         few µs of CPU per request, due times met to some ten µs
+//	fast     event loops on raw sockets, for HTTP/1.1, HTTP/2 and gRPC over TCP or TLS
+//	         on Linux: a few µs of CPU per request, due times met to some ten µs
 //	general  a goroutine per connection, on anything that Go can dial
 type Engine string
 
@@ -49,7 +49,7 @@ func (e Engine) String() string {
 // Chosen is the engine that Run will use, and in a few words why it is not the
 // fast one, where it is not. An engine that was asked for and cannot be is an error.
 func (c Config) Chosen() (e Engine, why string, err error) {
-	if err := c.Spec.Fits(c.TLS != nil, c.Spec.Protocol == UDP); err != nil {
+	if err := c.Spec.Fits(c.TLS != nil, c.Spec.speech().udp); err != nil {
 		return "", "", err
 	}
 	switch c.Engine {
@@ -104,7 +104,7 @@ func (c Config) shards() int {
 	default:
 		n = users / shardConnections
 	}
-	most := min(runtime.GOMAXPROCS(0), s.connections())
+	most := min(processors(), s.connections())
 	if s.Users != nil {
 		most = min(most, s.users())
 	}

@@ -40,6 +40,8 @@ func TestChosenEngine(t *testing.T) {
 		{Config{Spec: spec, Engine: General}, General, "asked for", ""},
 		{Config{Spec: spec, Dial: dial}, General, "Config.Dial", ""},
 		{Config{Spec: spec, Dial: dial, Engine: Fast}, Fast, "", "Config.Dial"},
+		{Config{Spec: Spec{Name: "s", To: "peer", Request: spec.Request, Rate: perSecond(1), Protocol: H2C, Streams: ptr(8)}}, best, "", ""},
+		{Config{Spec: Spec{Name: "s", To: "peer", Request: spec.Request, Rate: perSecond(1), Protocol: GRPC}}, best, "", ""},
 		{Config{Spec: spec, Engine: "quick"}, "", "", `engine "quick" is none of auto, fast, general`},
 	} {
 		e, why, err := c.config.Chosen()
@@ -544,7 +546,17 @@ func TestNoGarbagePerRequest(t *testing.T) {
 		most           uint64 // mallocs of 10 requests, the server's included; the race detector makes sync.Pool forgetful
 	}{{"plain", nil, nil, 1}, {"tls", client, server, 60}} {
 		t.Run(c.name, func(t *testing.T) {
-			mallocs, n := mallocsOfRequests(t, c.client, c.server)
+			mallocs, n := mallocsOfRequests(t, HTTP1, c.client, c.server, func(c net.Conn) {
+				in, out := make([]byte, 4096), []byte(fine)
+				for {
+					if _, err := c.Read(in); err != nil {
+						return
+					}
+					if _, err := c.Write(out); err != nil {
+						return
+					}
+				}
+			})
 			t.Logf("%d mallocs for %d requests", mallocs, n)
 			if n < 300 || mallocs > 2000 && mallocs > c.most*uint64(n)/10 {
 				t.Errorf("%d mallocs for %d requests, want windows' and at most %d for 10 requests", mallocs, n, c.most)
@@ -553,7 +565,7 @@ func TestNoGarbagePerRequest(t *testing.T) {
 	}
 }
 
-func mallocsOfRequests(t *testing.T, client, secure *tls.Config) (mallocs uint64, n int) {
+func mallocsOfRequests(t *testing.T, p Protocol, client, secure *tls.Config, answer func(c net.Conn)) (mallocs uint64, n int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -572,21 +584,16 @@ func mallocsOfRequests(t *testing.T, client, secure *tls.Config) (mallocs uint64
 			}
 			server.Go(func() {
 				defer c.Close()
-				in, out := make([]byte, 4096), []byte(fine)
-				for {
-					if _, err := c.Read(in); err != nil {
-						return
-					}
-					if _, err := c.Write(out); err != nil {
-						return
-					}
-				}
+				answer(c)
 			})
 		}
 	})
 	var from, to runtime.MemStats
 	requests, begun := 0, 0
-	spec := Spec{Name: "s", To: "peer", Users: ptr(8), Request: &Request{Method: "POST", Path: "/orders/{{int 1 9}}", Body: `{"user":"{{user}}"}`}}
+	spec := Spec{Name: "s", To: "peer", Protocol: p, Users: ptr(8), Request: &Request{Method: "POST", Path: "/orders/{{int 1 9}}", Body: `{"user":"{{user}}"}`}}
+	if p != HTTP1 {
+		spec.Streams = ptr(4)
+	}
 	ctx, enough := context.WithCancel(t.Context())
 	defer enough()
 	err = Run(ctx, Config{Spec: spec, Engine: Fast, TLS: client, Start: time.Now(), Until: time.Minute, Resolve: l.Addr().String, OnWindow: func(w Window) {

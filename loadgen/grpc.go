@@ -69,26 +69,24 @@ type grpcCall struct {
 	unit   byte   // of grpc-timeout: u or m
 }
 
-// openGRPC finds the methods that the stream calls: in its descriptors, or else by
+// findCalls finds the methods that the stream calls: in its descriptors, or else by
 // asking the server.
-func openGRPC(ctx context.Context, c Config, s *stream) (carrier, error) {
-	h := newH2Hub(ctx, c, s)
+func findCalls(ctx context.Context, c Config, s *stream) error {
 	set := c.Spec.descriptors
 	if set == nil {
 		var err error
-		if set, err = h.reflect(ctx); err != nil {
-			return carrier{}, fmt.Errorf("what %q offers is not known: %w; write descriptors: FILE, made by protoc --include_imports --descriptor_set_out=FILE", c.Spec.To, err)
+		if set, err = newH2Hub(ctx, c, s).reflect(ctx); err != nil {
+			return fmt.Errorf("what %q offers is not known: %w; write descriptors: FILE, made by protoc --include_imports --descriptor_set_out=FILE", c.Spec.To, err)
 		}
 	}
 	for i := range s.kinds {
 		k := &s.kinds[i]
 		var err error
 		if k.rpc, err = set.call(k, s.timeouts[k.timeout]); err != nil {
-			return carrier{}, fmt.Errorf("%s: %w", c.Spec.at(i), err)
+			return fmt.Errorf("%s: %w", c.Spec.at(i), err)
 		}
 	}
-	h.grpc = true
-	return h.carrier(), nil
+	return nil
 }
 
 // call resolves the method of a kind.
@@ -145,7 +143,7 @@ func grpcLeft(name []byte) bool {
 
 // compose makes r of the HTTP/1.1 text of a request, and of its body.
 func (c *grpcCall) compose(r *h2request, text, body []byte, scheme string) (err error) {
-	r.block = appendBlock(r.block[:0], text, scheme, grpcLeft)
+	r.block = appendBlock(r.block[:0], text, scheme, true)
 	r.block = appendField(r.block, []byte("content-type"), []byte("application/grpc"))
 	r.block = appendField(r.block, []byte("te"), []byte("trailers"))
 	r.block = appendField(r.block, []byte("grpc-timeout"), append([]byte("00000000"), c.unit))
@@ -275,19 +273,24 @@ func (a *grpcAnswer) end(status int) error {
 	return nil
 }
 
+// outcome is what came of a call that was answered, under HTTP's status; detail is
+// what the server says of it, if it is not OK.
+func (a *grpcAnswer) outcome(status int) (o outcome, detail string) {
+	switch {
+	case a.code < 0:
+		return outcome(status), ""
+	case a.code > 0:
+		detail = a.text
+	}
+	return outcome(grpcOutcome + a.code), detail
+}
+
 // answered puts the status of a call into its result, and its message where a check
 // or capture looks for it.
 func (c *h2Client) answered(r *result) {
 	a := c.st.grpc
-	if c.st.status != 200 && a.code < 0 {
-		return
-	}
-	r.outcome = outcome(grpcOutcome + a.code)
-	if a.code != 0 {
-		r.detail = a.text
-		return
-	}
-	if !a.keep {
+	r.outcome, r.detail = a.outcome(c.st.status)
+	if a.code != 0 || !a.keep {
 		return
 	}
 	text, err := c.trip.kind.rpc.json(a.message)

@@ -275,7 +275,7 @@ func (a *asker) call(question []byte) (message []byte, code int, text string, er
 	l.h2.ended = func(*h2stream) { over = true }
 	st := &h2stream{grpc: new(grpcAnswer)}
 	st.grpc.reset(true)
-	l.h2.open(st, appendBlock(nil, head, a.scheme, nil), body)
+	l.h2.open(st, appendBlock(nil, head, a.scheme, false), body)
 	buffer := make([]byte, 16<<10)
 	for !over {
 		if len(l.h2.out) > 0 {

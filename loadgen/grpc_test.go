@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,13 @@ type healthServer struct {
 
 	mu   sync.Mutex
 	seen []string
+}
+
+// calls is what has been seen so far.
+func (h *healthServer) calls() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.seen)
 }
 
 func (h *healthServer) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
@@ -109,12 +117,12 @@ func TestCalls(t *testing.T) {
 			t.Errorf("%d connections", s.all.Connects)
 		}
 		got := map[string]bool{}
-		for _, text := range h.seen {
+		for _, text := range h.calls() {
 			got[text] = true
 		}
 		for i := range 60 {
 			if want := fmt.Sprintf("s-%d [%d] [application/grpc] true", i, i); !got[want] {
-				t.Fatalf("call %d did not arrive as %q; there are %d: %q", i, want, len(got), h.seen[0])
+				t.Fatalf("call %d did not arrive as %q; there are %d: %q", i, want, len(got), h.calls()[0])
 			}
 		}
 	}
@@ -128,7 +136,7 @@ func TestCallsConstant(t *testing.T) {
 	var s seenBy
 	s.run(t, Config{Spec: spec, Requests: 60}, address)
 	s.only(t, "OK", 60)
-	for _, got := range h.seen {
+	for _, got := range h.calls() {
 		if got != "x [1] [application/grpc] true" {
 			t.Fatalf("arrived as %q", got)
 		}
@@ -182,13 +190,13 @@ func TestCallSession(t *testing.T) {
 		t.Errorf("%v (%v), want %v", s.outcomes, s.details, want)
 	}
 	captured := 0
-	for _, text := range h.seen {
+	for _, text := range h.calls() {
 		if strings.HasPrefix(text, "SERVING ") {
 			captured++
 		}
 	}
-	if captured != 5 || len(h.seen) != 15 {
-		t.Errorf("%d calls with what was captured of %d: %q", captured, len(h.seen), h.seen)
+	if captured != 5 || len(h.calls()) != 15 {
+		t.Errorf("%d calls with what was captured of %d: %q", captured, len(h.calls()), h.calls())
 	}
 }
 

@@ -20,7 +20,7 @@ type h2conn struct {
 	out   []byte          // to be written: who takes it says written
 	ended func(*h2stream) // is told of every stream that is over, once
 
-	live    map[uint32]*h2stream
+	live    h2live
 	next    uint32 // the id of the next stream
 	most    int    // streams at once, as the server says
 	settled bool   // it has said so
@@ -156,7 +156,7 @@ func (e *codeError) Is(target error) bool {
 // written.
 func newH2(ended func(*h2stream)) *h2conn {
 	c := &h2conn{
-		ended: ended, live: map[uint32]*h2stream{}, next: 1, most: presumedMost,
+		ended: ended, next: 1, most: presumedMost,
 		window: 65535, initial: 65535, frame: 16 << 10, credit: ourCredit,
 	}
 	c.fields.init()
@@ -187,7 +187,7 @@ func (c *h2conn) open(st *h2stream, block, body []byte) {
 	if c.next += 2; c.next > mostWindow-2 {
 		c.going = errors.New("the connection has had as many streams as there are numbers")
 	}
-	c.live[st.id] = st
+	c.live.add(st)
 	before := len(c.out)
 	var flags byte
 	if len(body) == 0 {
@@ -246,7 +246,7 @@ func (c *h2conn) written() {
 
 // reset ends a stream from our side; ended is not told.
 func (c *h2conn) reset(st *h2stream) {
-	if c.live[st.id] != st {
+	if c.live.get(st.id) != st {
 		return
 	}
 	c.drop(st)
@@ -254,7 +254,7 @@ func (c *h2conn) reset(st *h2stream) {
 }
 
 func (c *h2conn) drop(st *h2stream) {
-	delete(c.live, st.id)
+	c.live.remove(st)
 	if c.data == st {
 		c.data = nil
 	}
@@ -287,7 +287,7 @@ func (c *h2conn) fail(err error, now time.Duration) {
 	if c.going == nil {
 		c.going = err
 	}
-	for _, st := range c.live {
+	for _, st := range c.live.all() {
 		c.finish(st, err)
 	}
 }
@@ -389,7 +389,7 @@ func (c *h2conn) known(id uint32, what string) (*h2stream, error) {
 	if id == 0 || id&1 == 0 || id >= c.next {
 		return nil, violated("%s on stream %d, which nobody opened", what, id)
 	}
-	return c.live[id], nil
+	return c.live.get(id), nil
 }
 
 // beginData takes the head of a DATA frame; length is without padding.
@@ -516,7 +516,7 @@ func (c *h2conn) take(kind, flags byte, id uint32, p []byte) error {
 		if c.blockOf == 0 {
 			return violated("CONTINUATION of nothing")
 		}
-		if st := c.live[id]; st != nil {
+		if st := c.live.get(id); st != nil {
 			st.read += frameHead + len(p)
 		}
 		c.block = append(c.block, p...)
@@ -602,7 +602,7 @@ func (c *h2conn) takeSettings(flags byte, id uint32, p []byte) error {
 			if v > mostWindow {
 				return violated("an initial window of %d", v)
 			}
-			for _, st := range c.live {
+			for _, st := range c.live.all() {
 				if st.window += int64(v) - c.initial; st.window > mostWindow {
 					return violated("a window of %d", st.window)
 				}
@@ -650,8 +650,8 @@ func (c *h2conn) takeWindow(id uint32, p []byte) error {
 func (c *h2conn) goAway(last, code uint32) {
 	why := &codeError{"the server ends the connection (GOAWAY)", code}
 	c.going = why
-	for id, st := range c.live {
-		if id > last {
+	for _, st := range c.live.all() {
+		if st.id > last {
 			st.unheard = true
 			c.finish(st, why)
 		}
@@ -665,7 +665,7 @@ func (c *h2conn) takeBlock(id uint32, block []byte) error {
 	if err != nil {
 		return err
 	}
-	st := c.live[id]
+	st := c.live.get(id)
 	if st == nil {
 		return nil
 	}

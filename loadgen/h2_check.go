@@ -25,16 +25,21 @@ func openH2(ctx context.Context, c Config, s *stream) (carrier, error) {
 	return newH2Hub(ctx, c, s).carrier(), nil
 }
 
-// hopByHop are the fields that HTTP/2 has no use for (RFC 9113, 8.2.2).
+// hopByHop are the fields that HTTP/2 and HTTP/3 have no use for (RFC 9113, 8.2.2).
 var hopByHop = []string{"connection", "keep-alive", "proxy-connection", "te", "http2-settings"}
 
 func checkH2(s Spec, report func(path, format string, args ...any)) {
+	checkStreams(s, "HTTP/2", report)
+}
+
+// checkStreams is for protocols that carry several requests on one connection.
+func checkStreams(s Spec, protocol string, report func(path, format string, args ...any)) {
 	if n := s.Streams; n != nil && (*n < 1 || *n > mostStreams) {
 		report("streams", "streams is %d; it must be from 1 to %d", *n, mostStreams)
 	}
 	eachHeader(s, func(path, name string) {
 		if slices.Contains(hopByHop, strings.ToLower(name)) {
-			report(path, "header %q is about one connection of HTTP/1.1 and must not be sent in HTTP/2", name)
+			report(path, "header %q is about one connection of HTTP/1.1 and must not be sent in %s", name, protocol)
 		}
 	})
 }

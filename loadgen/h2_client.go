@@ -1,7 +1,6 @@
 package loadgen
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +33,6 @@ type h2hub struct {
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	scheme string
 	each   int                         // clients of a trunk
-	grpc   bool                        // the kinds are calls
 	fixed  []atomic.Pointer[h2request] // by kind, where all its requests are alike
 
 	mu     sync.Mutex
@@ -61,7 +59,7 @@ func (h *h2hub) client() client {
 	c := &h2Client{hub: h, wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	c.timer.Stop()
 	c.st.owner = c
-	if h.grpc {
+	if h.config.Spec.speech().name == GRPC {
 		c.st.grpc = new(grpcAnswer)
 	}
 	if n := len(h.trunks); n == 0 || h.trunks[n-1].clients == h.each {
@@ -69,7 +67,9 @@ func (h *h2hub) client() client {
 	}
 	c.trunk = h.trunks[len(h.trunks)-1]
 	c.trunk.clients++
+	c.trunk.mu.Lock() // its links are at work already
 	c.trunk.open++
+	c.trunk.mu.Unlock()
 	if !h.stream.plain() {
 		c.trip = &trip{stream: h.stream, start: h.config.Start, scheme: h.scheme}
 	}
@@ -207,7 +207,7 @@ func hangUp(conn net.Conn) {
 
 // room tells whether a client may open a stream.
 func (l *h2link) room() bool {
-	return l.h2.going == nil && len(l.h2.live)+l.reserved < l.h2.most
+	return l.h2.going == nil && l.h2.live.n+l.reserved < l.h2.most
 }
 
 // serve gives free streams to who waits in line.
@@ -233,7 +233,7 @@ func (l *h2link) part() {
 		}
 		t.line = nil
 	}
-	if len(l.h2.live) == 0 && l.reserved == 0 && len(l.h2.out) == 0 {
+	if l.h2.live.n == 0 && l.reserved == 0 && len(l.h2.out) == 0 {
 		l.end(l.h2.going)
 	}
 }
@@ -244,8 +244,8 @@ func (l *h2link) end(err error) {
 		return
 	}
 	l.ended = true
-	for id, st := range l.h2.live {
-		st.unheard = id >= l.mark
+	for _, st := range l.h2.live.all() {
+		st.unheard = st.id >= l.mark
 	}
 	l.h2.going = cmpErr(l.h2.going, err)
 	l.h2.fail(err, l.trunk.hub.now())
@@ -633,26 +633,15 @@ func (c *h2Client) await(l *h2link, began time.Duration) error {
 	}
 }
 
-// h2request is a request as it goes over the wire.
-type h2request struct {
-	host  string
-	block []byte
-	body  []byte
-	trace int // where in block the trace context stands; 0: nowhere
-	limit int // where in block the digits of grpc-timeout stand; 0: nowhere
-
-	message []byte // memory for body
-}
-
 // render is the request's header block and body, until the next one is rendered.
 func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, body []byte, err error) {
 	h, r := c.hub, &c.request
 	if c.trip != nil {
 		if c.text, c.body, err = c.trip.append(c.text[:0], c.body, host); err == nil {
-			err = h.compose(r, c.trip.kind, c.text, c.body, host)
+			err = r.compose(c.trip.kind, c.text, c.body, host, h.scheme)
 		}
-		if err == nil && r.limit > 0 {
-			c.trip.kind.rpc.limit(r.block[r.limit:], time.Until(deadline))
+		if err == nil {
+			r.stamp(r.block, h.stream, c.trip.kind, seq, time.Until(deadline))
 		}
 		return r.block, r.body, err
 	}
@@ -660,48 +649,21 @@ func (c *h2Client) render(seq uint64, host string, deadline time.Time) (block, b
 	k := &h.stream.kinds[i]
 	if !k.static() {
 		if c.text, c.body, err = h.stream.appendRequest(c.text[:0], c.body, seq, host); err == nil {
-			err = h.compose(r, k, c.text, c.body, host)
+			err = r.compose(k, c.text, c.body, host, h.scheme)
 		}
-		if err == nil && r.limit > 0 {
-			k.rpc.limit(r.block[r.limit:], time.Until(deadline))
+		if err == nil {
+			r.stamp(r.block, h.stream, k, seq, time.Until(deadline))
 		}
 		return r.block, r.body, err
 	}
 	fixed := h.fixed[i].Load()
 	if fixed == nil || fixed.host != host {
-		fixed = new(h2request)
-		if c.text, c.body, err = h.stream.appendRequest(c.text[:0], c.body, seq, host); err != nil {
+		if fixed, err = fixedRequest(h.stream, k, seq, host, h.scheme); err != nil {
 			return nil, nil, err
-		}
-		if err = h.compose(fixed, k, c.text, c.body, host); err != nil {
-			return nil, nil, err
-		}
-		fixed.body = bytes.Clone(fixed.body)
-		if !k.trace {
-			t := drawOf(h.stream.seed, seq, forTrace)
-			text := append(t.trace([]byte("00-")), "-01"...)
-			fixed.trace = bytes.Index(fixed.block, text) + len("00-")
 		}
 		h.fixed[i].Store(fixed)
 	}
 	r.block = append(r.block[:0], fixed.block...)
-	if fixed.trace > 0 {
-		t := drawOf(h.stream.seed, seq, forTrace)
-		t.trace(r.block[fixed.trace:fixed.trace])
-	}
-	if fixed.limit > 0 {
-		k.rpc.limit(r.block[fixed.limit:], time.Until(deadline))
-	}
+	fixed.stamp(r.block, h.stream, k, seq, time.Until(deadline))
 	return r.block, fixed.body, nil
-}
-
-// compose makes r of a request's HTTP/1.1 text, which ends with its body.
-func (h *h2hub) compose(r *h2request, k *kind, text, body []byte, host string) error {
-	text = text[:len(text)-len(body)]
-	r.host, r.trace, r.limit = host, 0, 0
-	if k.rpc != nil {
-		return k.rpc.compose(r, text, body, h.scheme)
-	}
-	r.block, r.body = appendBlock(r.block[:0], text, h.scheme, nil), body
-	return nil
 }

@@ -206,9 +206,9 @@ func appendField(dst []byte, name, value []byte) []byte {
 }
 
 // appendBlock makes the header block of a request out of its HTTP/1.1 text, so
-// that a request is the same in both. text ends with the header; leave tells which
-// fields are left out.
-func appendBlock(dst, text []byte, scheme string, leave func(name []byte) bool) []byte {
+// that a request is the same in both. text ends with the header; of a call of gRPC,
+// what that has otherwise is left out.
+func appendBlock(dst, text []byte, scheme string, call bool) []byte {
 	line, text, _ := bytes.Cut(text, crlf)
 	method, line, _ := bytes.Cut(line, []byte(" "))
 	path, _, _ := bytes.Cut(line, []byte(" "))
@@ -227,31 +227,34 @@ func appendBlock(dst, text []byte, scheme string, leave func(name []byte) bool) 
 	}
 	dst = appendField(dst, []byte(":path"), path)
 	// Pseudo-fields come before the others; Host may stand anywhere.
-	eachField(text, func(name, value []byte) {
-		if equalFold(name, "host") {
+	for rest := text; len(rest) > 0; {
+		var name, value []byte
+		if name, value, rest = cutField(rest); equalFold(name, "host") {
 			dst = appendField(dst, []byte(":authority"), value)
 		}
-	})
+	}
 	var small [64]byte
-	eachField(text, func(name, value []byte) {
+	for len(text) > 0 {
+		var name, value []byte
+		name, value, text = cutField(text)
 		name = appendLower(small[:0], name)
-		if string(name) != "host" && (leave == nil || !leave(name)) {
+		if len(name) > 0 && string(name) != "host" && !(call && grpcLeft(name)) {
 			dst = appendField(dst, name, value)
 		}
-	})
+	}
 	return dst
 }
 
 var crlf = []byte("\r\n")
 
-func eachField(text []byte, do func(name, value []byte)) {
-	for len(text) > 0 {
-		var line []byte
-		line, text, _ = bytes.Cut(text, crlf)
-		if name, value, ok := bytes.Cut(line, []byte(":")); ok {
-			do(name, bytes.Trim(value, " \t"))
-		}
+// cutField takes the first line off; it has no name if it is no field.
+func cutField(text []byte) (name, value, rest []byte) {
+	line, rest, _ := bytes.Cut(text, crlf)
+	name, value, ok := bytes.Cut(line, []byte(":"))
+	if !ok {
+		return nil, nil, rest
 	}
+	return name, bytes.Trim(value, " \t"), rest
 }
 
 func appendLower(dst, s []byte) []byte {

@@ -34,6 +34,12 @@ type script struct {
 
 func (h *hostile) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
+	h.play(server)
+	return client, nil
+}
+
+// play is the server's side of a connection.
+func (h *hostile) play(server net.Conn) {
 	h.mu.Lock()
 	h.conns++
 	first := h.conns == 1
@@ -45,7 +51,25 @@ func (h *hostile) dial(context.Context, string, string) (net.Conn, error) {
 		}
 		io.Copy(io.Discard, server) // until the client hangs up
 	})
-	return client, nil
+}
+
+// listen is the server on a socket, until the test ends.
+func (h *hostile) listen(t *testing.T) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			h.play(c)
+		}
+	})
+	t.Cleanup(func() { l.Close(); h.all.Wait() })
+	return l.Addr().String()
 }
 
 // request reads frames until a request has come whole, and returns its stream.
@@ -74,80 +98,97 @@ func (s *script) header(id uint32, end bool, fields ...string) {
 	s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(fields...), EndStream: end, EndHeaders: true})
 }
 
+// hostilities are what servers do, and the class in which every request of theirs
+// must end; detail is in what is told of it.
+var hostilities = map[string]struct {
+	serve   func(s *script)
+	outcome string
+	detail  string
+}{
+	"silence":       {func(s *script) {}, "timeout", "i/o timeout"},
+	"silence after": {answering(func(*script, uint32) {}), "timeout", "i/o timeout"},
+	"garbage":       {func(s *script) { fmt.Fprint(s.Conn, "\x00\x00\x00garbage of some length") }, "protocol", "it begins with"},
+	"hang up":       {answering(func(s *script, _ uint32) { s.Close() }), "reset", ""}, // reader or writer notices first,
+	"hang up amid": {answering(func(s *script, id uint32) {
+		s.header(id, false, ":status", "200")
+		s.Close()
+	}), "reset", ""},
+	"stall amid": {answering(func(s *script, id uint32) {
+		s.header(id, false, ":status", "200", "content-length", "3")
+		s.WriteData(id, false, []byte("xx"))
+	}), "timeout", "i/o timeout"},
+	"padding": {answering(func(s *script, id uint32) {
+		s.header(id, false, ":status", "200")
+		s.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, id, []byte{9, 'x'})
+	}), "protocol", "more padding than frame"},
+	"reset":         {resetting(http2.ErrCodeInternal), "reset", "INTERNAL_ERROR"},
+	"refusal":       {resetting(http2.ErrCodeRefusedStream), "reset", "REFUSED_STREAM"},
+	"accusation":    {resetting(http2.ErrCodeProtocol), "protocol", "PROTOCOL_ERROR"},
+	"other version": {resetting(http2.ErrCodeHTTP11Required), "protocol", "HTTP_1_1_REQUIRED"},
+	"go away":       {answering(func(s *script, _ uint32) { s.WriteGoAway(0, http2.ErrCodeNo, nil) }), "reset", "GOAWAY"},
+	"no status":     {heading("a", "b"), "protocol", "without a status"},
+	"bad status":    {heading(":status", "20"), "protocol", `status "20"`},
+	"bad name":      {heading(":status", "200", "Upper", "x"), "protocol", `header field "Upper"`},
+	"two lengths":   {heading(":status", "200", "content-length", "1", "content-length", "2"), "protocol", "Content-Length"},
+	"switching":     {heading(":status", "101"), "protocol", "status 101"},
+	"bad block": {answering(func(s *script, id uint32) { s.WriteRawFrame(http2.FrameHeaders, 5, id, []byte{0xff}) }),
+		"protocol", "cannot be decoded"},
+	"data first": {answering(func(s *script, id uint32) { s.WriteData(id, true, []byte("x")) }), "protocol", "DATA before the header"},
+	"too much": {answering(func(s *script, id uint32) {
+		s.header(id, false, ":status", "200", "content-length", "1")
+		s.WriteData(id, true, []byte("xx"))
+	}), "protocol", "more DATA than Content-Length"},
+	"too little": {answering(func(s *script, id uint32) {
+		s.header(id, false, ":status", "200", "content-length", "3")
+		s.WriteData(id, true, []byte("xx"))
+	}), "protocol", "the body has 2 bytes"},
+	"push": {answering(func(s *script, id uint32) {
+		s.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: block(":status", "200"), EndHeaders: true})
+	}), "protocol", "PUSH_PROMISE"},
+	"stranger": {answering(func(s *script, _ uint32) { s.header(99, true, ":status", "200") }), "protocol", "stream 99, which nobody opened"},
+	"huge frame": {answering(func(s *script, id uint32) { s.WriteRawFrame(http2.FrameData, 0, id, make([]byte, 20<<10)) }),
+		"protocol", "a frame of 20480 bytes"},
+	"interrupted": {answering(func(s *script, id uint32) {
+		s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "200")})
+		s.WritePing(false, [8]byte{})
+	}), "protocol", "inside a header block"},
+	"endless header": {answering(func(s *script, id uint32) {
+		s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "200")})
+		for s.WriteContinuation(id, false, block("a", "b")) == nil {
+		}
+	}), "protocol", "a header that does not end"},
+	"endless interim": {answering(func(s *script, id uint32) {
+		for range 40 {
+			s.header(id, false, ":status", "103")
+		}
+	}), "protocol", "more than 32 interim answers"},
+	"bomb": {answering(bomb), "protocol", "more than 262144 bytes of header"},
+	"window too large": {answering(func(s *script, id uint32) {
+		s.WriteWindowUpdate(0, 1<<31-1)
+	}), "protocol", "window"},
+	"bad settings": {func(s *script) { s.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}) }, "protocol", "a frame size of 1"},
+	"no window":    {func(s *script) { s.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize}); s.request() }, "timeout", ""},
+}
+
+// hostileSpec is one request at a time to a server of that name.
+func hostileSpec(name string, timeout time.Duration) Spec {
+	spec := Spec{Name: "s", To: "shop", Protocol: H2C, Users: ptr(1), Timeout: &timeout, Request: &Request{Method: "GET", Path: "/"}}
+	if name == "no window" {
+		spec.Request = &Request{Method: "POST", Path: "/", Body: "x"}
+	}
+	return spec
+}
+
 // TestHostile: whatever a server does, every request ends within its timeout, in
 // the class that says why.
 func TestHostile(t *testing.T) {
-	for name, c := range map[string]struct {
-		serve   func(s *script)
-		outcome string
-		detail  string
-	}{
-		"silence":       {func(s *script) {}, "timeout", "i/o timeout"},
-		"silence after": {answering(func(*script, uint32) {}), "timeout", "i/o timeout"},
-		"garbage":       {func(s *script) { fmt.Fprint(s.Conn, "\x00\x00\x00garbage of some length") }, "protocol", "it begins with"},
-		"hang up":       {answering(func(s *script, _ uint32) { s.Close() }), "reset", ""}, // reader or writer notices first,
-		"hang up amid": {answering(func(s *script, id uint32) {
-			s.header(id, false, ":status", "200")
-			s.Close()
-		}), "reset", ""},
-		"reset":         {resetting(http2.ErrCodeInternal), "reset", "INTERNAL_ERROR"},
-		"refusal":       {resetting(http2.ErrCodeRefusedStream), "reset", "REFUSED_STREAM"},
-		"accusation":    {resetting(http2.ErrCodeProtocol), "protocol", "PROTOCOL_ERROR"},
-		"other version": {resetting(http2.ErrCodeHTTP11Required), "protocol", "HTTP_1_1_REQUIRED"},
-		"go away":       {answering(func(s *script, _ uint32) { s.WriteGoAway(0, http2.ErrCodeNo, nil) }), "reset", "GOAWAY"},
-		"no status":     {heading("a", "b"), "protocol", "without a status"},
-		"bad status":    {heading(":status", "20"), "protocol", `status "20"`},
-		"bad name":      {heading(":status", "200", "Upper", "x"), "protocol", `header field "Upper"`},
-		"two lengths":   {heading(":status", "200", "content-length", "1", "content-length", "2"), "protocol", "Content-Length"},
-		"switching":     {heading(":status", "101"), "protocol", "status 101"},
-		"bad block": {answering(func(s *script, id uint32) { s.WriteRawFrame(http2.FrameHeaders, 5, id, []byte{0xff}) }),
-			"protocol", "cannot be decoded"},
-		"data first": {answering(func(s *script, id uint32) { s.WriteData(id, true, []byte("x")) }), "protocol", "DATA before the header"},
-		"too much": {answering(func(s *script, id uint32) {
-			s.header(id, false, ":status", "200", "content-length", "1")
-			s.WriteData(id, true, []byte("xx"))
-		}), "protocol", "more DATA than Content-Length"},
-		"too little": {answering(func(s *script, id uint32) {
-			s.header(id, false, ":status", "200", "content-length", "3")
-			s.WriteData(id, true, []byte("xx"))
-		}), "protocol", "the body has 2 bytes"},
-		"push": {answering(func(s *script, id uint32) {
-			s.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: block(":status", "200"), EndHeaders: true})
-		}), "protocol", "PUSH_PROMISE"},
-		"stranger": {answering(func(s *script, _ uint32) { s.header(99, true, ":status", "200") }), "protocol", "stream 99, which nobody opened"},
-		"huge frame": {answering(func(s *script, id uint32) { s.WriteRawFrame(http2.FrameData, 0, id, make([]byte, 20<<10)) }),
-			"protocol", "a frame of 20480 bytes"},
-		"interrupted": {answering(func(s *script, id uint32) {
-			s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "200")})
-			s.WritePing(false, [8]byte{})
-		}), "protocol", "inside a header block"},
-		"endless header": {answering(func(s *script, id uint32) {
-			s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block(":status", "200")})
-			for s.WriteContinuation(id, false, block("a", "b")) == nil {
-			}
-		}), "protocol", "a header that does not end"},
-		"endless interim": {answering(func(s *script, id uint32) {
-			for range 40 {
-				s.header(id, false, ":status", "103")
-			}
-		}), "protocol", "more than 32 interim answers"},
-		"bomb": {answering(bomb), "protocol", "more than 262144 bytes of header"},
-		"window too large": {answering(func(s *script, id uint32) {
-			s.WriteWindowUpdate(0, 1<<31-1)
-		}), "protocol", "window"},
-		"bad settings": {func(s *script) { s.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}) }, "protocol", "a frame size of 1"},
-		"no window":    {func(s *script) { s.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize}); s.request() }, "timeout", ""},
-	} {
+	for name, c := range hostilities {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &hostile{serve: c.serve}
 				outcomes, details := map[string]int{}, map[string]string{}
-				spec := Spec{Name: "s", To: "shop", Protocol: H2C, Users: ptr(1), Timeout: ptr(2 * time.Second), Request: &Request{Method: "GET", Path: "/"}}
-				if name == "no window" {
-					spec.Request = &Request{Method: "POST", Path: "/", Body: "x"}
-				}
 				began := time.Now()
-				err := Run(t.Context(), Config{Spec: spec, Requests: 4, Until: time.Minute, Dial: h.dial, Resolve: func() string { return "shop:80" },
+				err := Run(t.Context(), Config{Spec: hostileSpec(name, 2*time.Second), Requests: 4, Until: time.Minute, Dial: h.dial, Resolve: func() string { return "shop:80" },
 					OnWindow: func(w Window) {
 						for name, n := range w.Outcomes {
 							outcomes[name] += n
@@ -279,8 +320,8 @@ func FuzzFrames(f *testing.F) {
 				err = c.feed(rest[:n], 1)
 				rest = rest[n:]
 			}
-			if c.fail(io.EOF, 2); len(c.live) != 0 {
-				t.Fatalf("%d streams live on", len(c.live))
+			if c.fail(io.EOF, 2); c.live.n != 0 {
+				t.Fatalf("%d streams live on", c.live.n)
 			}
 			for i, st := range all {
 				if ends[st] != 1 {

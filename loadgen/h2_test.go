@@ -145,19 +145,26 @@ func TestHTTP2SameRequests(t *testing.T) {
 		{Method: "POST", Path: "/empty"},
 		{Method: "GET", Path: "/fixed"},
 	}}
-	for _, p := range []Protocol{HTTP1, H2C} {
-		spec.Protocol = p
-		var s seenBy
-		s.run(t, Config{Spec: spec, Requests: 100, Seed: 7, Engine: General}, address)
-		s.only(t, "200", 100)
-	}
-	if !slices.Equal(seen[1], seen[2]) {
-		for i := range seen[1] {
-			if i < len(seen[2]) && seen[1][i] != seen[2][i] {
-				t.Fatalf("request %d is in HTTP/1.1\n%s\nand in HTTP/2\n%s", i, seen[1][i], seen[2][i])
-			}
+	for _, engine := range []Engine{General, Auto} {
+		mu.Lock()
+		clear(seen)
+		mu.Unlock()
+		for _, p := range []Protocol{HTTP1, H2C} {
+			spec.Protocol = p
+			var s seenBy
+			s.run(t, Config{Spec: spec, Requests: 100, Seed: 7, Engine: engine}, address)
+			s.only(t, "200", 100)
 		}
-		t.Fatalf("%d and %d requests", len(seen[1]), len(seen[2]))
+		mu.Lock()
+		if !slices.Equal(seen[1], seen[2]) {
+			for i := range seen[1] {
+				if i < len(seen[2]) && seen[1][i] != seen[2][i] {
+					t.Fatalf("request %d is in HTTP/1.1\n%s\nand in HTTP/2\n%s", i, seen[1][i], seen[2][i])
+				}
+			}
+			t.Fatalf("%d and %d requests", len(seen[1]), len(seen[2]))
+		}
+		mu.Unlock()
 	}
 }
 

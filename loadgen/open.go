@@ -46,6 +46,9 @@ func open(ctx context.Context, c Config, s *stream, col *collector, carry carrie
 		config: c, ctx: ctx, stream: s, collector: col, carrier: carry, limit: c.Spec.lanes(),
 		queue: newQueue(s), wake: wait.wake,
 	}
+	if s.identities != nil {
+		p.limit = min(p.limit, len(s.identities))
+	}
 	// Who ends the context also ends the wait and what is in flight.
 	var cut sync.WaitGroup
 	cut.Add(1)
@@ -88,6 +91,12 @@ func (p *pool) schedule(rec *recorder, wait waiter) {
 				break
 			}
 			wait.until(p.config.Start.Add(next))
+		}
+		if p.stream.identities != nil { // see stream.ready
+			if p.offer(job{seq: seq, due: due}) {
+				rec.note(due, 0, count{due: 1, queued: 1})
+			}
+			continue
 		}
 		// Noted before it is offered, so that it is not seen to finish before.
 		rec.note(due, 0, count{due: 1})
@@ -153,7 +162,7 @@ func (p *pool) offer(j job) (queued bool) {
 		w, p.cold = p.cold[len(p.cold)-1], p.cold[:len(p.cold)-1]
 	case len(p.all) < p.limit:
 		w = &worker{
-			pool: p, jobs: make(chan job, 1), recorder: p.collector.recorder(),
+			pool: p, number: uint64(len(p.all)), jobs: make(chan job, 1), recorder: p.collector.recorder(),
 			client: p.carrier.client(),
 		}
 		p.all = append(p.all, w)
@@ -227,6 +236,7 @@ func (p *pool) cut() {
 // worker is a goroutine with a connection.
 type worker struct {
 	pool     *pool
+	number   uint64   // from 0
 	jobs     chan job // closed when there will be none
 	recorder *recorder
 	client   client
@@ -245,7 +255,13 @@ func (w *worker) handle(j job) {
 	p := w.pool
 	now := time.Since(p.config.Start)
 	deadline := j.due + p.stream.timeout(j.seq)
+	if p.stream.identities != nil {
+		j.owner = w.number
+	}
 	switch {
+	case p.ctx.Err() != nil && p.stream.identities != nil && !j.queued:
+		w.recorder.end(ended{due: j.due, how: cutOff}) // it was not due yet
+		return
 	case p.ctx.Err() != nil:
 		w.recorder.finish(unsent(j, canceled))
 		return

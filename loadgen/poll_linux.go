@@ -12,44 +12,29 @@ import (
 
 // poller waits for sockets and for moments, for one event loop. Every socket is
 // added once, edge-triggered, for all it may do: no further system call tells what
-// is waited for next. Moments are told by a timerfd among the sockets, which is
-// exact where timeouts of epoll are rounded or 50 µs late.
-//
-// There are two ways to wait. To block is the quicker one, by some µs, but holds
-// up others: Go counts a processor that waits in a system call as taken until it
-// notices, after 20 µs to 10 ms. To park leaves the waiting to Go's own poller,
-// which watches the gate:
+// is waited for next.
 //
 //	sockets ─┐
-//	bell    ─┼─> epoll ── open while the loop is parked ──> gate ──> Go's poller
-//	alarm   ─┘
+//	bell    ─┴─> epoll ─> wait, until the moment at the latest
 //
-// As long as the gate is shut Go's poller sleeps through all that happens here.
+// A wait blocks the thread, which the loop has for itself (see attentive): parked
+// in Go's own poller, it would wake up when Go's scheduler has a processor for it.
 type poller struct {
-	epoll  int
-	bell   int           // an eventfd that other goroutines ring
-	alarm  int           // a timerfd
-	set    time.Duration // what it is set to, on the run's clock; 0: it is not
-	events [512]unix.EpollEvent
-
-	gate    *os.File // an epoll that holds nothing but the other one
-	gateFD  int
-	watched syscall.RawConn // the gate, in Go's poller
-	look    func(uintptr) bool
-	ready   int // what look saw
+	epoll   int
+	bell    int           // an eventfd that other goroutines ring
+	timeout unix.Timespec // of the wait at hand
+	coarse  bool          // the kernel's epoll_wait counts in ms
+	events  [512]unix.EpollEvent
 }
 
 // What stands for a socket in an event: where its connection is, and which of the
 // sockets that it had.
 type socketID struct{ index, generation int32 }
 
-const (
-	bellIndex  = -1
-	alarmIndex = -2
-)
+const bellIndex = -1
 
 func newPoller() (p *poller, err error) {
-	p = &poller{epoll: -1, bell: -1, alarm: -1}
+	p = &poller{epoll: -1, bell: -1}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -62,35 +47,7 @@ func newPoller() (p *poller, err error) {
 	if p.bell, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return p, os.NewSyscallError("eventfd", err)
 	}
-	if p.alarm, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-		return p, os.NewSyscallError("timerfd_create", err)
-	}
-	if err = p.add(p.bell, socketID{index: bellIndex}, unix.EPOLLIN); err != nil {
-		return p, err
-	}
-	if err = p.add(p.alarm, socketID{index: alarmIndex}, unix.EPOLLIN); err != nil {
-		return p, err
-	}
-	if p.gateFD, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return p, os.NewSyscallError("epoll_create1", err)
-	}
-	// Not blocking is what makes Go take it for something to poll.
-	err = unix.SetNonblock(p.gateFD, true)
-	p.gate = os.NewFile(uintptr(p.gateFD), "events")
-	if err != nil {
-		return p, os.NewSyscallError("fcntl", err)
-	}
-	if p.watched, err = p.gate.SyscallConn(); err != nil {
-		return p, err
-	}
-	if err = unix.EpollCtl(p.gateFD, unix.EPOLL_CTL_ADD, p.epoll, new(unix.EpollEvent)); err != nil {
-		return p, os.NewSyscallError("epoll_ctl", err)
-	}
-	p.look = func(uintptr) bool {
-		p.ready = p.poll(syscall.RawSyscall6, 0)
-		return p.ready > 0
-	}
-	return p, nil
+	return p, p.add(p.bell, socketID{index: bellIndex}, unix.EPOLLIN)
 }
 
 func (p *poller) add(fd int, id socketID, events uint32) error {
@@ -102,45 +59,38 @@ func (p *poller) add(fd int, id socketID, events uint32) error {
 }
 
 // wait returns how many events there are: at once when until is not after now,
-// else when there are any; one of them will be the alarm's at until, if not
-// before. Any wait may end early with none.
-func (p *poller) wait(now, until time.Duration, park bool) (n int) {
-	if until <= now {
+// else when there are any, or at until. Any wait may end early with none.
+func (p *poller) wait(now, until time.Duration) (n int) {
+	switch {
+	case until <= now:
 		// Does not block: the Go scheduler need not know.
-		return p.poll(syscall.RawSyscall6, 0)
+		p.timeout = unix.Timespec{}
+		return p.poll(syscall.RawSyscall6, &p.timeout)
+	case until == never:
+		return p.poll(syscall.Syscall6, nil)
 	}
-	// An alarm that rings early does no harm; to set it is a system call.
-	if until != never && (p.set == 0 || until < p.set) {
-		spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until - now))}
-		if err := unix.TimerfdSettime(p.alarm, 0, &spec, nil); err != nil {
-			panic(os.NewSyscallError("timerfd_settime", err)) // see poll
-		}
-		p.set = until
-	}
-	if !park {
-		return p.poll(syscall.Syscall6, -1)
-	}
-	p.open(unix.EPOLLIN)
-	err := p.watched.Read(p.look)
-	p.open(0)
-	if err != nil { // Go's poller refused the gate
-		return p.poll(syscall.Syscall6, -1)
-	}
-	return p.ready
-}
-
-// open lets events through the gate, or none.
-func (p *poller) open(events uint32) {
-	if err := unix.EpollCtl(p.gateFD, unix.EPOLL_CTL_MOD, p.epoll, &unix.EpollEvent{Events: events}); err != nil {
-		panic(os.NewSyscallError("epoll_ctl", err)) // see poll
-	}
+	p.timeout = unix.NsecToTimespec(int64(until - now))
+	return p.poll(syscall.Syscall6, &p.timeout)
 }
 
 type systemCall = func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, err syscall.Errno)
 
-// poll is epoll_wait.
-func (p *poller) poll(call systemCall, ms int) (n int) {
-	r, _, errno := call(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(ms), 0, 0)
+// poll is epoll_pwait2(2), which Linux has since 5.11; where it does not, ppoll(2)
+// knows as well how to wait for less than a millisecond. timeout is in p.
+func (p *poller) poll(call systemCall, timeout *unix.Timespec) (n int) {
+	name, r, errno := "epoll_pwait2", uintptr(0), syscall.ENOSYS
+	if !p.coarse {
+		r, _, errno = call(unix.SYS_EPOLL_PWAIT2, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(unsafe.Pointer(timeout)), 0, 0)
+	}
+	if errno == syscall.ENOSYS {
+		p.coarse = true
+		ready := [1]unix.PollFd{{Fd: int32(p.epoll), Events: unix.POLLIN}}
+		name = "ppoll"
+		if r, _, errno = call(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&ready)), 1, uintptr(unsafe.Pointer(timeout)), 0, 0, 0); errno == 0 && r > 0 {
+			name = "epoll_pwait"
+			r, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+		}
+	}
 	switch errno {
 	case 0:
 		return int(r)
@@ -148,7 +98,7 @@ func (p *poller) poll(call systemCall, ms int) (n int) {
 		return 0
 	}
 	// What is left is a file descriptor that is not ours any more.
-	panic(os.NewSyscallError("epoll_wait", errno))
+	panic(os.NewSyscallError(name, errno))
 }
 
 // ring ends the wait that goes on, or else the next one. Any goroutine may, as
@@ -159,21 +109,14 @@ func (p *poller) ring() {
 	_, _ = unix.Write(p.bell, one[:])
 }
 
-// hear silences bell or alarm.
-func (p *poller) hear(index int32) {
-	fd := p.bell
-	if index == alarmIndex {
-		fd, p.set = p.alarm, 0
-	}
+// hear silences the bell.
+func (p *poller) hear() {
 	var count [8]byte
-	_, _ = unix.Read(fd, count[:]) // fails where it is silent already
+	_, _ = unix.Read(p.bell, count[:]) // fails where it is silent already
 }
 
 func (p *poller) close() {
-	if p.gate != nil {
-		p.gate.Close() // it holds nothing that could be lost
-	}
-	for _, fd := range []int{p.epoll, p.bell, p.alarm} {
+	for _, fd := range []int{p.epoll, p.bell} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}

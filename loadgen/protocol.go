@@ -19,6 +19,7 @@ const (
 	H2C          Protocol = "h2c"
 	H2           Protocol = "h2"
 	GRPC         Protocol = "grpc"
+	H3           Protocol = "h3"
 )
 
 // speech is a protocol that streams can have: what a stream may say with it, and
@@ -28,11 +29,15 @@ type speech struct {
 	about string // for whoever has to choose
 	takes takes
 	tls   tlsUse
+	udp   bool   // it goes to a UDP port
 	alpn  string // what it is called in a TLS handshake (RFC 7301); "" leaves that to the settings
 	talks bool   // a talker carries it: there are no methods, paths and status codes
 
 	// fast tells that event loops carry it, where nothing else stands against them.
 	fast bool
+	// prepare completes the stream before anything is sent, by either engine; nil where
+	// it is complete. An error means that nothing can be sent.
+	prepare func(ctx context.Context, c Config, s *stream) error
 	// open makes what carries the requests of one stream in the general engine. An
 	// error means that none can be sent.
 	open func(ctx context.Context, c Config, s *stream) (carrier, error)
@@ -98,16 +103,20 @@ func speeches() []speech {
 			},
 		},
 		{
-			name: H2C, about: "HTTP/2 without TLS, by prior knowledge", takes: takesHTTP | takesStreams, tls: plainOnly,
+			name: H2C, about: "HTTP/2 without TLS, by prior knowledge", takes: takesHTTP | takesStreams, tls: plainOnly, fast: true,
 			check: checkH2, open: openH2,
 		},
 		{
-			name: H2, about: "HTTP/2 over TLS, by ALPN", takes: takesHTTP | takesStreams, tls: tlsOnly, alpn: "h2",
+			name: H2, about: "HTTP/2 over TLS, by ALPN", takes: takesHTTP | takesStreams, tls: tlsOnly, alpn: "h2", fast: true,
 			check: checkH2, open: openH2,
 		},
 		{
-			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", check: checkGRPC, open: openGRPC,
+			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", fast: true, check: checkGRPC, prepare: findCalls, open: openH2,
 			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls | takesHeaderChecks,
+		},
+		{
+			name: H3, about: "HTTP/3 over QUIC, always with TLS", takes: takesHTTP | takesStreams, tls: tlsOnly, udp: true, alpn: "h3",
+			check: checkH3, open: openH3,
 		},
 	}, talkSpeeches()...)
 }
@@ -159,20 +168,15 @@ func (s Spec) speech() *speech {
 // Fits tells what keeps the stream's protocol from being spoken with a service: one
 // that speaks TLS, or does not, at a port of UDP, or of TCP.
 func (s Spec) Fits(secure, udp bool) error {
-	sp := s.speech()
-	name := sp.name
-	if name == AutoProtocol {
-		name = "auto"
-	}
-	switch {
-	case udp != (sp.name == UDP) && udp:
-		return fmt.Errorf("protocol %s (%s) goes over TCP, and %q has a UDP port: write protocol: udp", name, sp.about, s.To)
-	case udp != (sp.name == UDP):
-		return fmt.Errorf("protocol udp is for services with a UDP port, and that of %q is one of TCP", s.To)
+	switch sp := s.speech(); {
+	case udp && !sp.udp:
+		return fmt.Errorf("protocol %s (%s) goes over TCP, and %q has a UDP port: write protocol: h3 or udp", sp.name, sp.about, s.To)
+	case !udp && sp.udp:
+		return fmt.Errorf("protocol %s is for services with a UDP port, and that of %q is one of TCP", sp.name, s.To)
 	case sp.tls == plainOnly && secure:
-		return fmt.Errorf("protocol %s (%s) does not go over TLS", name, sp.about)
+		return fmt.Errorf("protocol %s (%s) does not go over TLS", sp.name, sp.about)
 	case sp.tls == tlsOnly && !secure:
-		return fmt.Errorf("protocol %s (%s) needs TLS, and %q is asked without", name, sp.about, s.To)
+		return fmt.Errorf("protocol %s (%s) needs TLS, and %q is asked without", sp.name, sp.about, s.To)
 	}
 	return nil
 }
@@ -228,8 +232,8 @@ func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...an
 			what, some := checkTakes[c.subject]
 			refuse(some, what, fmt.Sprintf("%s.check[%d]", at, n), c.subject)
 		}
-		if i < len(s.Steps) {
-			for name, c := range s.Steps[i].Capture {
+		if len(s.Steps) > 0 {
+			for name, c := range s.sequence()[i].Capture {
 				refuse(c.Header != "", takesHeaderChecks, at+".capture."+name, "header")
 				refuse(c.Cookie != "", takesRedirects, at+".capture."+name, "cookie")
 			}

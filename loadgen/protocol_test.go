@@ -59,3 +59,34 @@ func TestTransport(t *testing.T) {
 		}
 	}
 }
+
+// TestPort: a protocol fits services whose port is of its kind, and HTTP/3 is only
+// there where the binary was built with it.
+func TestPort(t *testing.T) {
+	for _, c := range []struct {
+		protocol    Protocol
+		secure, udp bool
+		want        string
+	}{
+		{H3, true, true, ""}, {UDP, false, true, ""}, {H2, true, false, ""},
+		{H3, true, false, `protocol h3 is for services with a UDP port, and that of "a" is one of TCP`},
+		{UDP, false, false, `protocol udp is for services with a UDP port, and that of "a" is one of TCP`},
+		{H3, false, true, `needs TLS, and "a" is asked without`},
+		{UDP, true, true, "does not go over TLS"},
+		{HTTP1, true, true, `goes over TCP, and "a" has a UDP port: write protocol: h3 or udp`},
+	} {
+		err := Spec{To: "a", Protocol: c.protocol}.Fits(c.secure, c.udp)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s, TLS %t, UDP %t: %v, want %q", c.protocol, c.secure, c.udp, err, c.want)
+		}
+	}
+	rate, streams := arrival.Rate(10), 0
+	s := Spec{To: "a", Protocol: H3, Request: &Request{Method: "GET", Path: "/"}, Rate: &rate, Streams: &streams, Headers: map[string]string{"Keep-Alive": "1"}}
+	got := problems(s)
+	if missing := strings.Contains(got["protocol"], "go build -tags http3"); missing == haveHTTP3 {
+		t.Errorf("HTTP/3 is in the binary: %t; %q", haveHTTP3, got)
+	}
+	if !strings.Contains(got["streams"], "streams is 0") || !strings.Contains(got["headers.Keep-Alive"], "must not be sent in HTTP/3") {
+		t.Errorf("%q", got)
+	}
+}

@@ -34,7 +34,7 @@ type Config struct {
 	// The hooks are called from one goroutine and must not block long; each may be nil.
 	OnWindow func(Window)
 	OnSample func(Sample)
-	OnResult func(Result) // every finished request but the canceled; its path is rendered again for it
+	OnResult func(Result) // every finished request but the canceled and those of a setup; its path is rendered again for it
 
 	// Engine is how requests get onto the wire; Chosen says what becomes of Auto.
 	Engine Engine
@@ -51,6 +51,17 @@ type Config struct {
 	// for due times also goes by Go's timers, so that a synctest bubble can hold
 	// the run.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Reserve makes room in the process for the connections of streams that are to run
+// side by side, which may take some ten milliseconds. Run does it for its own: who
+// calls Reserve before Start spares the first requests that wait.
+func Reserve(streams ...Spec) {
+	n := 0
+	for _, s := range streams {
+		n += s.connections()
+	}
+	reserveFiles(n)
 }
 
 // Run sends what is due between From and Until, and returns when the fate of
@@ -79,6 +90,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.Spec.values, err = c.Spec.readSecrets(nil); err != nil {
 		return err
 	}
+	Reserve(c.Spec)
 	if c.Start.IsZero() {
 		c.Start = time.Now()
 	}
@@ -86,10 +98,17 @@ func Run(ctx context.Context, c Config) error {
 		c.secure.offer(c.Spec.speech().alpn)
 	}
 	s := compile(c.Spec, c.Seed, func(string, string, ...any) {})
+	s.makeIdentities()
 	col := newCollector(c, s)
+	sp := c.Spec.speech()
+	if sp.prepare != nil {
+		if err := sp.prepare(ctx, c, s); err != nil {
+			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+		}
+	}
 	var carry carrier
 	if engine == General {
-		if carry, err = c.Spec.speech().open(ctx, c, s); err != nil {
+		if carry, err = sp.open(ctx, c, s); err != nil {
 			return fmt.Errorf("load %q: %w", c.Spec.Name, err)
 		}
 		if carry.close != nil {
@@ -142,11 +161,12 @@ func waiterFor(c Config) (waiter, error) {
 //
 // A stream of sessions has windows per step, each with its requests, and windows
 // without a step that tell of the sessions that were due and hold no requests: all
-// of them added up are the requests of the stream.
+// of them added up are the requests of the stream. The windows of a setup's steps stand apart.
 type Window struct {
-	Load string
-	Step string        // of a session
-	Due  time.Duration // since the run's start
+	Load  string
+	Step  string        // of a session
+	Setup bool          // the step is one of a user's setup: not among the requests of the stream
+	Due   time.Duration // since the run's start
 
 	DueCount int // became due
 	Sent     int

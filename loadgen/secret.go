@@ -44,7 +44,7 @@ func (s Spec) checkSecrets(report func(path, format string, args ...any)) {
 	if _, ok := s.Data[secretName]; ok && len(s.Secrets) > 0 {
 		report("data."+secretName, "{{.%s.…}} is a secret already: give the data another name", secretName)
 	}
-	for i, step := range s.Steps {
+	for i, step := range s.sequence() {
 		if _, ok := step.Capture[secretName]; ok && len(s.Secrets) > 0 {
 			report(s.at(i)+".capture."+secretName, "{{.%s.…}} is a secret already: give the captured value another name", secretName)
 		}

@@ -27,6 +27,16 @@ import (
 // done and its think time over. Each is a request with its own window, its own
 // timeout and its own fate. Nothing falls due once the run is over.
 func follow(ctx context.Context, c Config, s *stream, cl client, rec *recorder, j job, now, deadline time.Duration) outcome {
+	if s.identities != nil {
+		due := j.due
+		if !s.ready(ctx, c, cl, rec, &j) {
+			return unready
+		}
+		deadline += j.due - due
+		if j.due > due {
+			now = max(time.Since(c.Start), j.due)
+		}
+	}
 	r := send(c, cl, rec, j, now, deadline)
 	if !s.session {
 		return r.outcome
@@ -41,7 +51,7 @@ func follow(ctx context.Context, c Config, s *stream, cl client, rec *recorder, 
 		case !s.good(r):
 			end.how = failed
 		}
-		if end.how != completed || j.step == len(s.kinds) {
+		if end.how != completed || j.step == s.steps {
 			break
 		}
 		k := &s.kinds[j.step]
@@ -237,7 +247,18 @@ func (t *trip) begin(j job) error {
 	if t.stream.session {
 		t.kind = &t.stream.kinds[j.step]
 	}
-	if j.step == 0 {
+	switch s := t.stream; {
+	case s.identities != nil:
+		who := &s.identities[j.owner]
+		if j.step == s.steps { // the user's first request, or another try
+			clear(who.captured)
+			who.jar = nil
+		}
+		if j.step == 0 {
+			clear(who.captured[s.lasting:])
+		}
+		t.jar, t.captured = who.jar, who.captured
+	case j.step == 0:
 		t.jar = nil
 		if t.captured == nil {
 			t.captured = make([]string, t.stream.slots)
@@ -353,6 +374,9 @@ func (t *trip) learn() {
 	}
 	if t.jar == nil {
 		t.jar, _ = cookiejar.New(nil) // it has no error to return
+		if t.stream.identities != nil {
+			t.stream.identities[t.job.owner].jar = t.jar
+		}
 	}
 	t.jar.SetCookies(t.url(), set)
 	t.set = append(t.set, set...)

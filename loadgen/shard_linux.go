@@ -18,8 +18,9 @@ const haveFast = true
 //	        ┌───────────────────────────────────────────────────────────┐
 //	        v                                                           │
 //	wait for sockets, or the next due time, or the next deadline        │
-//	        └─> events: connect, write, read, finish; carry what queues │
-//	                └─> send all that is due ─> expire ─> publish ──────┘
+//	        └─> events: connect, write, read, finish; carry what queues;│
+//	              │     after each, send what has fallen due meanwhile  │
+//	              └─> send all that is due ─> expire ─> publish ────────┘
 //
 // Requests that are due within one quantum are sent together: a wait costs more
 // than a request.
@@ -34,6 +35,12 @@ type shard struct {
 
 	begun  time.Time     // of the loop; Go's monotonic clock from here on
 	offset time.Duration // of begun, on the run's clock
+	clock  time.Duration // what now was when it was last asked
+
+	// Waits for due times end on a grid of their own, not a quantum after the last one
+	// did: that would put off a bit more each time what comes faster than that.
+	wakeup time.Duration // where the wait at hand for a due time is to end
+	slot   time.Duration // where the last one did that was waited for
 
 	conns    []*conn // those that were needed so far
 	limit    int
@@ -47,6 +54,8 @@ type shard struct {
 	unheard  bool // the poller has news that no connection has heard yet
 
 	cutOff atomic.Bool // the run's context has ended
+
+	lanes *lanes // over HTTP/2; else nil
 
 	unread []socketID // where there is more to read than was read
 	spare  []socketID // memory for it
@@ -70,9 +79,6 @@ const (
 	// quantum is how far apart waits for due times end at least. Measured: 100 µs
 	// save up to 30 % of CPU time and do not show in latencies; 1 ms does.
 	quantum = 100 * time.Microsecond
-	// short is a wait for which it is not worth giving the processor to others: it
-	// is about what that costs.
-	short = 50 * time.Microsecond
 	// salvo is how much of what is due is sent before looking for answers.
 	salvo = 128
 	// To publish more often than the collector looks would be of no use.
@@ -101,12 +107,15 @@ func newShards(c Config, s *stream, col *collector) (shards []*shard, err error)
 		if i < connections%n {
 			sh.limit++
 		}
+		if sh.lanes = newLanes(sh); sh.lanes != nil {
+			sh.limit *= sh.lanes.each
+		}
 		if c.Spec.Users == nil {
 			sh.demand = newArrivals(c, i, n)
 		} else {
 			sh.closed = newUsers(c, seq, i, n)
 			sh.demand = sh.closed
-			sh.own = c.Spec.users() <= connections
+			sh.own = (c.Spec.users()-i+n-1)/n <= sh.limit // its users are every n-th
 		}
 		for i := range sh.static {
 			sh.static[i].fixed = s.kinds[i].static()
@@ -135,11 +144,14 @@ func runShards(ctx context.Context, shards []*shard) {
 			s.poller.ring()
 		}
 	})
+	// A loop that waits keeps its processor from other goroutines until Go notices.
+	giveBack := extraProcessors(len(shards))
 	var all sync.WaitGroup
 	for _, s := range shards {
 		all.Go(func() { s.run(ctx) })
 	}
 	all.Wait()
+	giveBack()
 	if stop() {
 		cut.Done()
 	}
@@ -147,18 +159,15 @@ func runShards(ctx context.Context, shards []*shard) {
 }
 
 func (s *shard) run(ctx context.Context) {
+	defer attentive()()
 	s.dialer, s.hangUp = context.WithCancel(ctx)
 	s.begun = time.Now()
 	s.offset = s.begun.Sub(s.config.Start)
 
-	var sent time.Duration // when something was, last
-	typical := 8 * short   // a running mean of waits
 	published := s.now()
 	for s.demand.next() != never || s.busy > 0 || s.queue.size > 0 {
 		now := s.now()
-		until := s.until(now, sent, published)
-		n := s.poller.wait(now, until, until-now > short && typical > short)
-		typical += (s.now() - now - typical) / 8
+		n := s.poller.wait(now, s.until(now, published))
 		if s.cutOff.Load() {
 			s.abandon()
 			break
@@ -166,19 +175,23 @@ func (s *shard) run(ctx context.Context) {
 		s.unheard = true
 		for i := range n {
 			e := &s.poller.events[i]
-			if e.Fd < 0 {
-				s.poller.hear(e.Fd)
+			if e.Fd <= firstLink {
+				if k := s.lanes.find(socketID{e.Fd, e.Pad}); k != nil {
+					k.handle(e.Events)
+				}
+			} else if e.Fd < 0 {
+				s.poller.hear()
 				s.takeDialed()
 			} else if c := s.conns[e.Fd]; c.generation == e.Pad {
 				c.handle(e.Events)
 			}
 			s.settle()
+			s.keepUp()
 		}
 		s.unheard = n == len(s.poller.events)
 		s.readOn()
 		now = s.now()
 		if s.demand.next() <= now {
-			sent = now
 			s.sendDue(now)
 		}
 		s.expire(now)
@@ -192,6 +205,9 @@ func (s *shard) run(ctx context.Context) {
 	for _, c := range s.conns {
 		c.disconnect()
 	}
+	if s.lanes != nil {
+		s.lanes.hangUp()
+	}
 	s.hangUp()
 	s.dials.Wait()
 	s.dropDialed()
@@ -199,16 +215,20 @@ func (s *shard) run(ctx context.Context) {
 }
 
 // now is the offset of the run's clock.
-func (s *shard) now() time.Duration { return s.offset + time.Since(s.begun) }
+func (s *shard) now() time.Duration {
+	s.clock = s.offset + time.Since(s.begun)
+	return s.clock
+}
 
 // until is when there is something to do for which no socket calls.
-func (s *shard) until(now, sent, published time.Duration) time.Duration {
+func (s *shard) until(now, published time.Duration) time.Duration {
 	if len(s.unread) > 0 {
 		return now
 	}
 	next := s.demand.next()
 	if next != never && next > now {
-		next = max(next, sent+quantum)
+		next = max(next, s.slot+quantum)
+		s.wakeup = next
 	}
 	for i := range s.inFlight {
 		if c := s.inFlight[i].first; c != nil {
@@ -229,33 +249,64 @@ func (s *shard) readOn() {
 	before := s.unread
 	s.unread, s.spare = s.spare[:0], before
 	for _, id := range before {
-		if c := s.conns[id.index]; c.generation == id.generation && c.state == reading {
+		if id.index <= firstLink {
+			if k := s.lanes.find(id); k != nil {
+				k.read()
+				s.settle()
+				s.keepUp()
+			}
+		} else if c := s.conns[id.index]; c.generation == id.generation && c.state == reading {
 			c.read()
 			s.settle()
+			s.keepUp()
 		}
 	}
 }
 
-// sendDue notes what is due, and sends it or queues it.
+// keepUp sends, between two answers, what has fallen due since the clock was last
+// asked: as much of it as there are open connections without a request. Others are
+// not made before all the answers are read that there are.
+func (s *shard) keepUp() {
+	for s.closed == nil && s.warm.first != nil && s.demand.next() <= s.clock {
+		s.sendOne(s.now())
+	}
+}
+
+// sendDue notes what is due, and sends it or queues it. To make a connection takes
+// as long as several requests, and meanwhile others may have become free: it looks
+// for answers before it makes another one. Who makes one for all that are due then is late
+// for yet more.
 func (s *shard) sendDue(now time.Duration) {
+	if s.wakeup <= now {
+		s.slot = s.wakeup
+	}
 	for range salvo {
-		j, ok := s.demand.take(now)
-		if !ok {
+		c := s.sendOne(now)
+		if s.closed == nil && c != nil && (c.state == connecting || c.state == dialing) || s.demand.next() > now {
 			return
 		}
-		c := s.free(j)
-		t := s.ledger.tally(j.due)
-		t.count.due++
-		if c == nil {
-			t.count.queued++
-			j.queued = true
-			s.queue.push(j)
-			continue
-		}
-		c.carry(j, now)
-		s.serve() // it may have failed at once, and left its connection to others
 		now = s.now()
 	}
+}
+
+// sendOne takes a request that is due, and sends it on the connection that it returns or queues it.
+func (s *shard) sendOne(now time.Duration) *conn {
+	j, ok := s.demand.take(now)
+	if !ok {
+		return nil
+	}
+	c := s.free(j)
+	t := s.ledger.tally(j.due)
+	t.count.due++
+	if c == nil {
+		t.count.queued++
+		j.queued = true
+		s.queue.push(j)
+		return nil
+	}
+	c.carry(j, now)
+	s.serve() // it may have failed at once, and left its connection to others
+	return c
 }
 
 // free is a connection for j, nil if all are busy. An open stream prefers one that
@@ -283,9 +334,11 @@ func (s *shard) free(j job) *conn {
 // settle goes on after whatever may have freed a connection: with what is queued,
 // and with users who ask again at once.
 func (s *shard) settle() {
-	s.serve()
-	if s.closed != nil && s.closed.head < len(s.closed.ready) {
-		s.sendDue(s.now())
+	for more := true; more; more = s.lanes != nil && s.lanes.settle() {
+		s.serve()
+		if s.closed != nil && s.closed.head < len(s.closed.ready) {
+			s.sendDue(s.now())
+		}
 	}
 }
 
@@ -372,7 +425,13 @@ func (s *shard) takeDialed() {
 	s.dialed = nil
 	s.mu.Unlock()
 	for _, d := range all {
-		if c := s.conns[d.id.index]; c.generation == d.id.generation && c.state == dialing {
+		if d.id.index <= firstLink {
+			if k := s.lanes.find(d.id); k != nil {
+				k.takeDialed(d)
+			} else if d.err == nil {
+				closeSocket(d.fd)
+			}
+		} else if c := s.conns[d.id.index]; c.generation == d.id.generation && c.state == dialing {
 			c.takeDialed(d)
 		} else if d.err == nil {
 			closeSocket(d.fd)

@@ -25,6 +25,7 @@ type Spec struct {
 	Request     *Request          `yaml:"request" json:"request,omitempty"`   // "POST /checkout", or a mapping
 	Requests    []Request         `yaml:"requests" json:"requests,omitempty"` // a weighted mix, or a list
 	Order       Order             `yaml:"order" json:"order,omitempty"`       // of requests; default mixed
+	Setup       []SessionStep     `yaml:"setup" json:"setup,omitempty"`       // what each user of a stream of sessions does once, before its first
 	Steps       []SessionStep     `yaml:"steps" json:"steps,omitempty"`       // a session: in order, over one connection
 	Data        map[string]Data   `yaml:"data" json:"data,omitempty"`         // files whose rows templates use
 	Rate        *arrival.Rate     `yaml:"rate" json:"rate,omitempty"`
@@ -50,7 +51,7 @@ type Spec struct {
 
 	values      map[string]string // of the secrets, once they are read
 	Descriptors string            `yaml:"descriptors" json:"descriptors,omitempty"` // gRPC: a file of descriptors; default: the server says
-	Streams     *int              `yaml:"streams" json:"streams,omitempty"`         // HTTP/2: most requests under way on one connection; default 1
+	Streams     *int              `yaml:"streams" json:"streams,omitempty"`         // HTTP/2, HTTP/3: most requests under way on one connection; default 1
 
 	descriptors *descriptors // nil until ReadData or ReadDescriptors
 }
@@ -152,10 +153,18 @@ func (s SessionStep) request() Request {
 	}
 }
 
+// sequence is the steps of a session, and behind them those of the setup.
+func (s Spec) sequence() []SessionStep {
+	if len(s.Setup) == 0 {
+		return s.Steps
+	}
+	return slices.Concat(s.Steps, s.Setup)
+}
+
 // stepNames are what the steps are called in the results, each differently.
 func (s Spec) stepNames() []string {
 	var names []string
-	for i, step := range s.Steps {
+	for i, step := range s.sequence() {
 		name := cmp.Or(step.Name, s.title(step.request()))
 		if slices.Contains(names, name) {
 			name = fmt.Sprintf("%s (%d)", name, i+1)
@@ -455,7 +464,7 @@ func (s Spec) written() []Request {
 		return []Request{*s.Request}
 	case len(s.Steps) > 0:
 		var all []Request
-		for _, step := range s.Steps {
+		for _, step := range s.sequence() {
 			all = append(all, step.request())
 		}
 		return all
@@ -468,6 +477,8 @@ func (s Spec) at(i int) string {
 	switch {
 	case s.Request != nil:
 		return "request"
+	case len(s.Steps) > 0 && i >= len(s.Steps):
+		return "setup[" + strconv.Itoa(i-len(s.Steps)) + "]"
 	case len(s.Steps) > 0:
 		return "steps[" + strconv.Itoa(i) + "]"
 	}

@@ -15,18 +15,21 @@ import (
 // stream is a Spec compiled for sending. It does not change while requests are
 // sent; any number of goroutines may render from it.
 type stream struct {
-	spec     Spec
-	seed     uint64
-	kinds    []kind
-	weight   uint64          // of all kinds together
-	timeouts []time.Duration // the different ones
-	order    []uint32        // which kind comes when, and again; nil where weights decide
-	session  bool            // the kinds are steps
-	sources  []*source
-	redact   *redactor
-	slots    int                    // captured values
-	watched  bool                   // somebody looks at answers, follows redirects, or is told the time
-	wanted   [grpcOutcome + 20]bool // the status codes that are good
+	spec       Spec
+	seed       uint64
+	kinds      []kind
+	weight     uint64          // of all kinds together
+	timeouts   []time.Duration // the different ones
+	order      []uint32        // which kind comes when, and again; nil where weights decide
+	session    bool            // the kinds are steps
+	steps      int             // of a session; the kinds behind them are the steps of the setup
+	identities []identity      // of users, by their number; nil without a setup
+	sources    []*source
+	redact     *redactor
+	slots      int                    // captured values
+	lasting    int                    // the first of them, which a setup captures
+	watched    bool                   // somebody looks at answers, follows redirects, or is told the time
+	wanted     [grpcOutcome + 20]bool // the status codes that are good
 }
 
 // plain tells whether the stream's requests stand each for itself: appendRequest
@@ -84,9 +87,16 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 	}
 	in := st.scope(s)
 	readable := true // all templates
-	names := s.stepNames()
-	for i, r := range s.filled() {
-		at, own := s.at(i), s.own()[i]
+	names, sequence := s.stepNames(), s.sequence()
+	filled := s.filled()
+	st.kinds, st.steps = make([]kind, len(filled)), len(s.Steps)
+	inSetup := map[string]bool{}
+	for _, i := range st.inOrder(len(filled)) {
+		r, at, own := filled[i], s.at(i), s.own()[i]
+		if i == 0 {
+			inSetup, in.used = in.used, map[string]bool{}
+			st.lasting = len(in.slots)
+		}
 		k := kind{method: r.Method, weight: uint64(max(*r.Weight, 0)), payload: r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH"}
 		template := func(path, what, text string) *tmpl {
 			t, err := parseTemplateIn(text, in)
@@ -169,13 +179,19 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 			k.status = k.status || c.subject == "status"
 		}
 		if st.session {
-			k.name, k.think = names[i], s.Steps[i].Think
-			k.capture(s.Steps[i].Capture, in)
+			k.name, k.think = names[i], sequence[i].Think
+			k.capture(sequence[i].Capture, in)
 			st.slots = len(in.slots)
 		}
 		st.watched = st.watched || len(k.checks) > 0 || k.redirects > 0
 		st.weight += k.weight
-		st.kinds = append(st.kinds, k)
+		st.kinds[i] = k
+	}
+	for name := range inSetup {
+		if d, ok := s.Data[name]; ok && in.used[name] && d.Order != Unique {
+			report("data."+name, "setup and steps use it, and would have different rows: a setup is the user's, and a session has the next row; write order: unique, and both have the user's")
+		}
+		in.used[name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.sources)) {
 		if readable && !in.used[name] {
@@ -183,6 +199,19 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 		}
 	}
 	return st
+}
+
+// inOrder is the order in which n kinds are compiled: what a setup captures is
+// there for all steps.
+func (s *stream) inOrder(n int) []int {
+	var order []int
+	for i := s.steps; s.session && i < n; i++ {
+		order = append(order, i)
+	}
+	for i := range n - len(order) {
+		order = append(order, i)
+	}
+	return order
 }
 
 // contentType guesses from the first character, which is all that a template shows.

@@ -26,3 +26,5 @@ type push struct{}
 func newPush(syscall.RawConn) *push { return nil }
 
 func (*push) do([]byte) int { return 0 }
+
+func reserveFiles(int) {}

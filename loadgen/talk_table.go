@@ -17,7 +17,7 @@ func talkSpeeches() []speech {
 	all := []speech{
 		{name: WebSocket, about: "a message out, the next one back", alpn: "http/1.1", takes: takesMethod | takesPath | takesHeaders | takesBody | takesBinary},
 		{name: TCP, about: "bytes out, bytes back", takes: takesBody | takesReply},
-		{name: UDP, about: "a datagram out, one back", tls: plainOnly, takes: takesBody},
+		{name: UDP, about: "a datagram out, one back", tls: plainOnly, udp: true, takes: takesBody},
 		{name: Redis, about: "a command and its reply", takes: takesCommand | takesLogin | takesValueChecks},
 		{name: Postgres, about: "a query and its rows", takes: takesQuery | takesLogin},
 	}

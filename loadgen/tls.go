@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -45,7 +44,7 @@ func newSecure(c *tls.Config) *secure {
 	// Small records first make large requests several writes, for the sake of
 	// networks that lose much.
 	c.DynamicRecordSizingDisabled = true
-	return &secure{config: c, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &secure{config: c, turns: make(chan struct{}, processors())}
 }
 
 // offer is for protocols that TLS has to agree on (ALPN); "" leaves it as it is.
@@ -55,10 +54,10 @@ func (s *secure) offer(protocol string) {
 	}
 }
 
-// client is the client's end of TLS over w, which leads to address.
-func (s *secure) client(w *wire, address string) *tls.Conn {
+// towards is how TLS is spoken with who is at address.
+func (s *secure) towards(address string) *tls.Config {
 	if s.config.ServerName != "" {
-		return tls.Client(w, s.config)
+		return s.config
 	}
 	name, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -70,7 +69,7 @@ func (s *secure) client(w *wire, address string) *tls.Conn {
 		s.server, s.named = name, s.config.Clone()
 		s.named.ServerName = name
 	}
-	return tls.Client(w, s.named)
+	return s.named
 }
 
 // secured is a connection with TLS, and what that took.
@@ -84,7 +83,7 @@ type secured struct {
 // handshake secures a connection. An error leaves it closed.
 func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (*secured, error) {
 	w := &wire{Conn: conn, turns: s.turns}
-	c := &secured{Conn: s.client(w, address), wire: w}
+	c := &secured{Conn: tls.Client(w, s.towards(address)), wire: w}
 	began := time.Now()
 	s.turns <- struct{}{}
 	err := c.HandshakeContext(ctx)
@@ -101,7 +100,7 @@ func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (
 		case errors.Is(err, context.DeadlineExceeded):
 			err = os.ErrDeadlineExceeded
 		}
-		return nil, &handshakeError{address, err}
+		return nil, &handshakeError{"tcp", address, err}
 	}
 	c.took, c.resumed = time.Since(began), c.ConnectionState().DidResume
 	return c, nil
@@ -122,11 +121,14 @@ func (c *secured) farewell(raw syscall.RawConn) {
 
 // handshakeError is a failed handshake, in the words of package net.
 type handshakeError struct {
-	address string
-	err     error
+	network, address string
+	err              error
 }
 
-func (e *handshakeError) Error() string { return fmt.Sprintf("handshake tcp %s: %v", e.address, e.err) }
+func (e *handshakeError) Error() string {
+	return fmt.Sprintf("handshake %s %s: %v", e.network, e.address, e.err)
+}
+
 func (e *handshakeError) Unwrap() error { return e.err }
 
 var errHandshakeCut = errors.New("the connection was closed in the TLS handshake")
@@ -135,6 +137,10 @@ var errHandshakeCut = errors.New("the connection was closed in the TLS handshake
 // either side, bytes that are no records.
 func ofTLS(err error) bool {
 	if _, ok := errors.AsType[*handshakeError](err); ok {
+		return true
+	}
+	// PostgreSQL's handshakes are not ours.
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {

@@ -161,6 +161,7 @@ func (e *evidence) readEvents(r Report) {
 			if e.start == nil {
 				e.start = ev.Start
 			}
+		case ev.Window != nil && ev.Window.Setup:
 		case ev.Window != nil:
 			w, due := ev.Window, time.Duration(ev.Window.DueS).Seconds()
 			l := &e.loads[e.load(loads, w.Load)]

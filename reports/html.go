@@ -632,10 +632,13 @@ func (p *page) load(r Report) (string, []part) {
 	t := &table{Class: "stack", Caption: "Whole run, warm-up included. Queued: due, but no free connection; the wait counts as latency. Dropped: queued longer than the timeout. Late: sent more than 10 ms after due although a connection was free, the generator's own lag.",
 		Head: columnsOf("load", "#due", "#sent", "#ok", "#failed", "#queued", "#dropped", "#late", "outcomes")}
 	q := &table{Class: "stack", Caption: "Latency of all finished requests, failed ones at the moment they failed.", Head: columnsOf("load", "#p50", "#p90", "#p95", "#p99", "#p99.9", "#max")}
-	var sessions []string
+	var sentences []string
 	for _, l := range withSteps(r.Result.Load) {
 		if l.Sessions != nil {
-			sessions = append(sessions, clean(l.Name)+": "+sessionWords(*l.Sessions)+".")
+			sentences = append(sentences, clean(l.Name)+": "+sessionWords(*l.Sessions)+".")
+		}
+		if words := wireWords(l); words != "" {
+			sentences = append(sentences, clean(l.Name)+": "+words+".")
 		}
 		row := []cell{{Text: clean(l.Name), More: clean(l.Model)}}
 		for _, n := range []int{l.Due, l.Sent, l.OK, l.Failed, l.Queued, l.Dropped, l.Late} {
@@ -651,7 +654,7 @@ func (p *page) load(r Report) (string, []part) {
 		}
 		q.Rows = append(q.Rows, row)
 	}
-	return strings.Join(sessions, " "), append(tablePart(t), tablePart(q)...)
+	return strings.Join(sentences, " "), append(tablePart(t), tablePart(q)...)
 }
 
 // happenings are the journal's events that are neither load nor edges.

@@ -123,7 +123,7 @@ func judgedFailing() Report {
 				{Name: "shoppers", Model: "open", Due: 10000, Sent: 10000, OK: 9971, Failed: 29, Queued: 12, P50S: 0.0121, P90S: 0.412, P95S: 0.798, P99S: 0.884, P999S: 1.204, MaxS: 2.31, Outcomes: map[string]int{"201": 9971, "503": 24, "timeout": 5}},
 				{Name: "browsers", Model: "open", Due: 2500, Sent: 2500, OK: 2499, Failed: 1, P50S: 0.0031, P90S: 0.0052, P95S: 0.0061, P99S: 0.0112, P999S: 0.0204, MaxS: 0.0412, Outcomes: map[string]int{"200": 2499, "503": 1}},
 			},
-			Recovery: []verdict.RecoveryResult{{Load: "shoppers", MeasuredS: f(2.1), AllowedS: 5}},
+			Recovery: []verdict.RecoveryResult{{Load: "shoppers", MeasuredS: f(2.1), AtLeastS: f(1.8), AtMostS: f(2.4), AllowedS: 5}},
 		},
 	}
 	return r

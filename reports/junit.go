@@ -43,6 +43,9 @@ func JUnit(w io.Writer, r Report) error {
 		property("control", res.Control.Pair)
 	}
 	property("journal_head", res.JournalHead)
+	if res.AuditHead != "" {
+		property("audit_head", res.AuditHead)
+	}
 	property("chaosctl", res.Environment.Chaosctl)
 	property("command", command(r))
 

@@ -229,6 +229,10 @@ func (m *markdown) load(r Report) {
 		m.row(cells...)
 	}
 	for _, l := range r.Result.Load {
+		if words := wireWords(l); words != "" {
+			m.line("")
+			m.line("%s: %s", md(l.Name), md(words))
+		}
 		if l.Sessions != nil {
 			m.line("")
 			m.line("%s: %s", md(l.Name), md(sessionWords(*l.Sessions)))

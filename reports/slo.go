@@ -48,7 +48,14 @@ func scaleWords(s verdict.SLOResult) string {
 
 // alertName is an alert in a few words: "page, burn rate 14.4 over 1h and 5m".
 func alertName(a verdict.AlertResult) string {
-	return fmt.Sprintf("%s, burn rate %s over %s and %s", short(a.Severity, 16), chart.Number(a.Burn), long(a.LongS), long(a.ShortS))
+	text := fmt.Sprintf("%s, burn rate %s over %s", short(a.Severity, 16), chart.Number(a.Burn), long(a.LongS))
+	if a.ShortS != a.LongS {
+		text += " and " + long(a.ShortS)
+	}
+	if a.AfterS > 0 {
+		text += ", for " + long(a.AfterS)
+	}
+	return text
 }
 
 // alertWords say whether it would have fired, and when.

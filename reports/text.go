@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
@@ -428,6 +427,14 @@ func recoveryWords(rec verdict.RecoveryResult) string {
 	if rec.MeasuredS != nil {
 		words = chart.Seconds(*rec.MeasuredS)
 	}
+	switch {
+	case rec.AtLeastS != nil && rec.AtMostS != nil:
+		words += fmt.Sprintf(" (at least %s, at most %s)", chart.Seconds(*rec.AtLeastS), chart.Seconds(*rec.AtMostS))
+	case rec.AtLeastS != nil:
+		words += fmt.Sprintf(" (at least %s)", chart.Seconds(*rec.AtLeastS))
+	case rec.AtMostS != nil:
+		words += fmt.Sprintf(" (at most %s)", chart.Seconds(*rec.AtMostS))
+	}
 	if rec.AllowedS > 0 {
 		words += ", allowed " + chart.Seconds(rec.AllowedS)
 	}
@@ -470,6 +477,9 @@ func (t *text) load(all []verdict.LoadResult) {
 		if l.Lag != nil {
 			t.item("  "+clean(l.Name)+": ", "", lagWords(l))
 		}
+		if words := wireWords(l); words != "" {
+			t.item("  "+clean(l.Name)+": ", "", words)
+		}
 		if l.Sessions != nil {
 			t.item("  "+clean(l.Name)+": ", "", sessionWords(*l.Sessions))
 		}
@@ -486,13 +496,31 @@ func lagWords(l verdict.LoadResult) string {
 	return words
 }
 
-// withSteps lists each stream and, below it, the steps of its sessions.
+// wireWords is what connections cost, and when answers began.
+func wireWords(l verdict.LoadResult) string {
+	if l.FirstByte == nil || l.Connect == nil {
+		return ""
+	}
+	words := fmt.Sprintf("first byte p50 %s, p99 %s after the send; %s connections made, each in p50 %s, p99 %s",
+		chart.Seconds(l.FirstByte.P50S), chart.Seconds(l.FirstByte.P99S), chart.Count(l.Connects), chart.Seconds(l.Connect.P50S), chart.Seconds(l.Connect.P99S))
+	if l.Handshake != nil {
+		words += fmt.Sprintf(", and TLS after it p50 %s, p99 %s (%s resumed)", chart.Seconds(l.Handshake.P50S), chart.Seconds(l.Handshake.P99S), chart.Count(l.Resumed))
+	}
+	return words + fmt.Sprintf("; %s sent, %s received", chart.Bytes(float64(l.BytesSent)), chart.Bytes(float64(l.BytesReceived)))
+}
+
+// withSteps lists each stream and, below it, the steps of its sessions and those of
+// its setup.
 func withSteps(all []verdict.LoadResult) []verdict.LoadResult {
 	var lines []verdict.LoadResult
 	for _, l := range all {
 		lines = append(lines, l)
 		for _, step := range l.Steps {
 			step.Name = "- " + step.Name
+			lines = append(lines, step)
+		}
+		for _, step := range l.Setup {
+			step.Name = "(setup) " + step.Name
 			lines = append(lines, step)
 		}
 	}
@@ -699,117 +727,6 @@ func orNone(names []string) string {
 		return "nothing"
 	}
 	return clean(strings.Join(names, ", "))
-}
-
-// wrap breaks s at spaces into lines of at most first, then rest columns. A word
-// wider than a whole line is broken where the line ends; a unit stays with its number.
-func wrap(s string, first, rest int) []string {
-	first, rest = max(first, 1), max(rest, 1)
-	var lines []string
-	line, room := "", first
-	flush := func() {
-		lines = append(lines, line)
-		line, room = "", rest
-	}
-	for _, word := range words(s) {
-		if line != "" && columns(line)+1+columns(word) > room {
-			flush()
-		}
-		if line == "" && columns(word) > room && room < rest && len(lines) == 0 && columns(word) <= rest {
-			flush() // it fits below, whole
-		}
-		for line == "" && columns(word) > room {
-			head := cut(word, room)
-			line, word = head, word[len(head):]
-			flush()
-		}
-		if line == "" {
-			line = word
-		} else if word != "" {
-			line += " " + word
-		}
-	}
-	if line != "" || len(lines) == 0 {
-		flush()
-	}
-	return lines
-}
-
-// words splits at spaces, but keeps "14.2 ms" together.
-func words(s string) []string {
-	var all []string
-	for _, w := range strings.Fields(s) {
-		if n := len(all); n > 0 && isUnit(w) && all[n-1] != "" && all[n-1][len(all[n-1])-1] >= '0' && all[n-1][len(all[n-1])-1] <= '9' {
-			all[n-1] += " " + w
-			continue
-		}
-		all = append(all, w)
-	}
-	return all
-}
-
-func isUnit(w string) bool {
-	switch strings.TrimRight(w, ".,;:)") {
-	case "s", "ms", "µs", "ns", "min", "h", "B", "kB", "MB", "GB", "%":
-		return true
-	}
-	return false
-}
-
-// cut is the longest beginning of s, at least one character, within n columns.
-func cut(s string, n int) string {
-	w := 0
-	for i, c := range s {
-		w += runeColumns(c)
-		if w > n && i > 0 {
-			return s[:i]
-		}
-	}
-	return s
-}
-
-// short cuts a name to n columns, "…" included.
-func short(s string, n int) string {
-	s = clean(s)
-	if columns(s) <= n {
-		return s
-	}
-	if n < 1 {
-		return ""
-	}
-	head := cut(s, n-1)
-	if columns(head) > n-1 {
-		head = "" // not even one character, or a wide one
-	}
-	return strings.TrimRight(head, " ") + "…"
-}
-
-// right pads s on its right to n columns, left on its left.
-func right(s string, n int) string { return s + strings.Repeat(" ", max(n-columns(s), 0)) }
-func left(s string, n int) string  { return strings.Repeat(" ", max(n-columns(s), 0)) + s }
-
-// columns is how many columns of a terminal s takes.
-func columns(s string) int {
-	n := 0
-	for _, r := range s {
-		n += runeColumns(r)
-	}
-	return n
-}
-
-// runeColumns: marks that sit on the character before take none, East Asian wide
-// characters and emoji two (the blocks of Unicode's EastAsianWidth W and F).
-func runeColumns(r rune) int {
-	switch {
-	case unicode.In(r, unicode.Mn, unicode.Me):
-		return 0
-	case r >= 0x1100 && r <= 0x115f, r >= 0x2e80 && r <= 0x303e, r >= 0x3041 && r <= 0xa4cf,
-		r >= 0xa960 && r <= 0xa97f, r >= 0xac00 && r <= 0xd7a3, r >= 0xf900 && r <= 0xfaff,
-		r >= 0xfe30 && r <= 0xfe6f, r >= 0xff00 && r <= 0xff60, r >= 0xffe0 && r <= 0xffe6,
-		r >= 0x1f300 && r <= 0x1faff, r >= 0x20000 && r <= 0x3fffd:
-		return 2
-	}
-	return 1
 }
 
 func round(v float64, digits int) float64 {

@@ -417,6 +417,9 @@ func aboutRun(r Report) [][2]string {
 		}
 	}
 	add("journal head", res.JournalHead)
+	if res.AuditHead != "" {
+		add("audit head", res.AuditHead)
+	}
 	return all
 }
 

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/chaosctl/chaosctl/faults"
+	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/scenarios/strict"
+	"github.com/chaosctl/chaosctl/targets"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 	"github.com/chaosctl/chaosctl/targets/topology"
 )
@@ -23,6 +25,7 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 	c := checker{doc: doc, file: f, breakers: map[string]string{}, told: map[string]bool{}}
 	c.names()
 	c.phases()
+	c.allowed()
 	c.topology()
 	c.edges("target.patterns", f.Target.Patterns)
 	f.Target.Check(c.under("target"))
@@ -42,6 +45,7 @@ func check(doc *strict.Document, f *file, files fs.FS) {
 	if doc.Has("load") && len(f.Load) == 0 {
 		doc.Report("load", "", "a scenario needs at least one load stream: without requests there is nothing to judge")
 	}
+	c.edgeSettings()
 	for _, s := range f.Faults {
 		s.Check(c.under("faults." + s.Name))
 		c.fault(s)
@@ -139,9 +143,33 @@ func (c *checker) phases() {
 // mistake in the rest of the target is told by the target's own Check.
 func (c *checker) topology() {
 	bare := c.file.Target
-	bare.Patterns, bare.Runtime = nil, ""
+	bare.Patterns, bare.Sagas, bare.Runtime = nil, nil, ""
 	t, err := bare.Resolve()
 	c.system, c.known = t, err == nil
+}
+
+// allowed checks the hosts that may be reached beside this machine: each must be that of
+// a service, so that nothing is allowed that nobody asks for.
+func (c *checker) allowed() {
+	c.file.Target.Allow = c.file.Allow
+	hosts := slices.Sorted(maps.Values(c.file.Target.Hosts()))
+	hosts = slices.Compact(hosts)
+	for i, name := range c.file.Allow {
+		path := fmt.Sprintf("allow[%d]", i)
+		switch {
+		case slices.ContainsFunc(c.file.Allow[:i], func(other string) bool { return targets.SameHost(name, other) }):
+			c.doc.Report(path, "", "%q stands here twice", name)
+		case targets.OnThisMachine(name):
+			c.doc.Report(path, "leave it out", "%q is this machine, which needs no permission", name)
+		case slices.ContainsFunc(hosts, func(h string) bool { return targets.SameHost(name, h) }):
+		case strings.Count(name, ":") == 1:
+			c.doc.Report(path, "write the host alone", "%q has a port: hosts are allowed, whatever the port", name)
+		case strings.ContainsAny(name, "/*"):
+			c.doc.Report(path, "write each host by itself", "%q is no host: neither networks nor patterns are allowed, only hosts of services (hosts: %s)", name, list(hosts))
+		default:
+			c.doc.Report(path, didYouMean(name, hosts), "no service has its address at host %q (hosts: %s)", name, list(hosts))
+		}
+	}
 }
 
 // of says where names are looked up: `in system "shop"`.
@@ -228,6 +256,24 @@ func (c *checker) edges(path string, patterns map[string]pattern.Spec) {
 	}
 }
 
+func (c *checker) edgeSettings() {
+	spelling := map[string]string{}
+	for _, e := range c.file.Edges {
+		at := "edges." + e.Name
+		c.edge(at, "edges", e.Name)
+		switch {
+		case e.HoldMost == nil:
+			c.doc.Report(at, "write { hold_most: 64MiB }", "nothing is said of this edge")
+		case *e.HoldMost < leastHeld:
+			c.doc.Report(at+".hold_most", "write 64MiB, or leave it out for 256MiB", "hold_most is at least %s, so that a few pieces can wait; got %s", faults.Bytes(leastHeld), *e.HoldMost)
+		}
+		c.once(spelling, at, e.Name)
+	}
+}
+
+// leastHeld is room for a few buffers of 64 KiB.
+const leastHeld = 256 << 10
+
 // once refuses an edge that stands under two spellings, "a->b" and "a -> b".
 func (c *checker) once(seen map[string]string, path, edge string) {
 	name, ok := edgeName(edge)
@@ -263,9 +309,14 @@ func (c *checker) fault(s faults.Spec) {
 				c.doc.Report(at+".target", "give the service a command, and chaosctl starts it",
 					"%s: %q is only an address: what chaosctl did not start, it does not %s", who, s.Target, deed(kind.Verb))
 			}
+			service, _ := c.system.Service(s.Target)
 			pick, _ := s.Selection()
-			if _, err := pick.Of(instances); err != nil {
-				c.doc.Report(at+"."+kind.Verb+".pick", "leave pick out, or write all", "%s: %v: %q runs as one instance", who, err, s.Target)
+			if _, err := pick.Of(service.Count()); err != nil {
+				runs := "runs as one instance"
+				if n := service.Count(); n > 1 {
+					runs = fmt.Sprintf("has %d instances", n)
+				}
+				c.doc.Report(at+"."+kind.Verb+".pick", "leave pick out, or write all", "%s: %v: %q %s", who, err, s.Target, runs)
 			}
 		}
 	case strings.Contains(s.Target, "->"):
@@ -357,9 +408,6 @@ func (c *checker) partition(path, who string, p faults.Partition) {
 	}
 }
 
-// instances is how many of each service run: no runtime of this build replicates.
-const instances = 1
-
 // deed is what a fault of this kind does to a service.
 func deed(verb string) string {
 	switch verb {
@@ -371,7 +419,7 @@ func deed(verb string) string {
 
 func (c *checker) expectation(h expectation) {
 	at := "hypothesis." + h.Name
-	c.stream(at, "hypothesis", h.Name)
+	c.claimed(at, h.Name)
 	p := c.file.Phases
 	for _, part := range []struct {
 		phase   string
@@ -428,6 +476,57 @@ func (c *checker) objective(path string, clause expect.Clause) {
 	}
 }
 
+// claimed is the stream that a hypothesis is about, and the step where it is about
+// only that: "shoppers.pay". A stream whose own name has the dot comes first.
+func claimed(loads []loadgen.Spec, name string) (load, step string) {
+	for _, l := range loads {
+		if l.Name == name {
+			return name, ""
+		}
+	}
+	for _, l := range loads {
+		if rest, ok := strings.CutPrefix(name, l.Name+"."); ok && len(l.Name) > len(load) {
+			load, step = l.Name, rest
+		}
+	}
+	if load == "" {
+		return name, ""
+	}
+	return load, step
+}
+
+// claimed checks that a hypothesis is about a stream, or a step of its sessions.
+func (c *checker) claimed(path, name string) {
+	load, step := claimed(c.file.Load, name)
+	if step == "" {
+		c.stream(path, "hypothesis", name)
+		return
+	}
+	spec := c.file.Load[slices.IndexFunc(c.file.Load, func(l loadgen.Spec) bool { return l.Name == load })]
+	var names, all []string
+	for i, s := range spec.Steps {
+		if namePattern.MatchString(s.Name) {
+			names = append(names, s.Name)
+			all = append(all, load+"."+s.Name)
+		}
+		if s.Name == step && !namePattern.MatchString(step) {
+			c.doc.Report(fmt.Sprintf("load.%s.steps[%d].name", load, i), "", "%q cannot name a step of a hypothesis: use letters, digits, - _ and dots, at most 64, a letter or digit first", step)
+			return
+		}
+	}
+	switch {
+	case slices.Contains(names, step):
+	case len(spec.Steps) == 0:
+		c.doc.Report(path, "", "hypothesis: load stream %q has no steps, so there is no %q", load, name)
+	case slices.ContainsFunc(spec.Setup, func(s loadgen.SessionStep) bool { return s.Name == step }):
+		c.doc.Report(path, "", "hypothesis: %q is a step of the setup of %q, which is not judged (steps: %s)", step, load, list(names))
+	case len(names) == 0:
+		c.doc.Report(path, fmt.Sprintf("give the step a name: { name: %s, method: …, path: … }", step), "hypothesis: no step of load stream %q has a name", load)
+	default:
+		c.doc.Report(path, didYouMean(name, all), "hypothesis: load stream %q has no step with the name %q (named steps: %s)", load, step, list(names))
+	}
+}
+
 // stream checks that a name is a load stream.
 func (c *checker) stream(path, who, name string) bool {
 	var names []string
@@ -443,7 +542,11 @@ func (c *checker) stream(path, who, name string) bool {
 
 func (c *checker) breaker(b breakerExpectation) {
 	at := "breakers." + b.Name
-	c.edge(at, "breakers", b.Name)
+	if e, ok := c.edge(at, "breakers", b.Name); ok {
+		if caller, _ := c.system.Service(e.Caller); caller.Count() > 1 {
+			c.doc.ReportKey(at, "let it run as one instance", "breakers: %q runs as %d instances, each with a breaker of its own: one edge shows all of them at once, and so none", e.Caller, caller.Count())
+		}
+	}
 	if b.Opens == nil && b.Closes == nil && b.Flaps == nil && len(b.Open) == 0 {
 		c.doc.Report(at, "write { opens: 5s, closes: 15s }", "nothing is claimed of this breaker")
 	}
@@ -534,6 +637,9 @@ func (c *checker) abortsWhatPasses(path string, abort expect.Clause) {
 		return
 	}
 	for _, h := range c.file.Hypothesis {
+		if _, step := claimed(c.file.Load, h.Name); step != "" {
+			continue // the stream as a whole may be worse
+		}
 		for _, part := range []struct {
 			phase   string
 			clauses []expect.Clause
@@ -559,18 +665,70 @@ func (c *checker) control() {
 		return
 	}
 	if len(k.Patterns) > 0 && c.known && c.system.System == "" {
-		c.doc.Report("control.patterns", "", "patterns are settings of a reference system; services of your own bring theirs")
+		c.doc.Report("control.patterns", "write services: { NAME: { command: […] } }", "patterns are settings of a reference system; services of your own bring theirs")
 	}
 	c.edges("control.patterns", k.Patterns)
 	for _, edge := range sorted(k.Patterns) {
 		k.Patterns[edge].Check(c.under("control.patterns." + edge))
 	}
-	if c.doc.Has("control.patterns") && len(k.Patterns) == 0 {
-		c.doc.Report("control.patterns", "write { orders -> payments: off }", "the control changes nothing, so it cannot fail where the scenario passes")
+	c.controlServices(k)
+	if k.change().Empty() {
+		c.doc.Report("control", "write patterns: { orders -> payments: off }", "the control changes nothing, so it cannot fail where the scenario passes")
 	}
 	if c.doc.Has("control.must_fail") && len(k.MustFail) == 0 {
 		c.doc.Report("control.must_fail", "write [shoppers during p95]", "the control must fail on at least one clause")
 	}
+	claims := c.claims()
+	for i, text := range k.MustFail {
+		claim := claimName(text)
+		path := fmt.Sprintf("control.must_fail[%d]", i)
+		switch {
+		case slices.Contains(claims, claim):
+		case len(claims) == 0:
+			c.doc.Report(path, "", "%q: the hypothesis has no clauses that could fail", claim)
+		default:
+			c.doc.Report(path, didYouMean(claim, claims), "no clause %q in the hypothesis (clauses: %s)", claim, list(claims))
+		}
+	}
+}
+
+// controlServices checks what the control has otherwise of services: as a target of
+// its own, in which every edge of the scenario is still there.
+func (c *checker) controlServices(k *control) {
+	for _, name := range sorted(k.Services) {
+		at := "control.services." + name
+		switch own, known := c.file.Target.Services[name]; {
+		case c.known && c.system.System != "":
+			c.doc.Report(at, "write patterns: { orders -> payments: off }", "the services of system %q are started as they are; its control changes patterns, or sagas", c.system.System)
+		case !known:
+			c.doc.Report(at, didYouMean(name, sorted(c.file.Target.Services)), "no service %q in target.services (services: %s)", name, list(sorted(c.file.Target.Services)))
+		case len(own.Command) == 0:
+			c.doc.Report(at, "", "service %q is not started by us: its command and env cannot be changed", name)
+		}
+	}
+	change := k.change()
+	change.Services = maps.Clone(change.Services)
+	maps.DeleteFunc(change.Services, func(name string, _ targets.ServiceChange) bool { return len(c.file.Target.Services[name].Command) == 0 })
+	changed := c.file.Target.With(change)
+	changed.Check(func(path, format string, args ...any) {
+		part, _, _ := strings.Cut(path, ".")
+		// What the target says itself was said there.
+		if part != "patterns" && c.doc.Has("control."+path) {
+			c.doc.Report("control."+path, "", format, args...)
+		}
+	})
+	changed.Patterns, changed.Sagas, changed.Runtime = nil, nil, ""
+	if t, err := changed.Resolve(); err == nil && c.known {
+		for _, e := range c.system.Edges {
+			if _, still := t.Edge(e.Caller, e.Callee); !still {
+				c.doc.Report("control.services."+e.Caller, "", "with this command, there is no edge %q: a control has the same edges, and other behaviour", e.Name())
+			}
+		}
+	}
+}
+
+// claims are all that must_fail can name.
+func (c *checker) claims() []string {
 	var claims []string
 	for _, h := range c.file.Hypothesis {
 		for _, part := range []struct {
@@ -585,17 +743,22 @@ func (c *checker) control() {
 			}
 		}
 	}
-	for i, text := range k.MustFail {
-		claim := strings.Join(strings.Fields(text), " ")
-		path := fmt.Sprintf("control.must_fail[%d]", i)
-		switch {
-		case slices.Contains(claims, claim):
-		case len(claims) == 0:
-			c.doc.Report(path, "", "%q: the hypothesis has no clauses that could fail", claim)
-		default:
-			c.doc.Report(path, didYouMean(claim, claims), "no clause %q in the hypothesis (clauses: %s)", claim, list(claims))
+	for _, b := range c.file.Breakers {
+		edge, ok := edgeName(b.Name)
+		if !ok {
+			continue
+		}
+		claims = append(claims, edge)
+		for _, part := range []struct {
+			word    string
+			claimed bool
+		}{{"opens", b.Opens != nil}, {"open", len(b.Open) > 0}, {"closes", b.Closes != nil}, {"flaps", b.Flaps != nil}} {
+			if part.claimed {
+				claims = append(claims, edge+" "+part.word)
+			}
 		}
 	}
+	return append(claims, c.file.Invariants...)
 }
 
 func didYouMean(name string, candidates []string) string {

@@ -102,17 +102,24 @@ type file struct {
 	Rows        []int                `yaml:"rows" doc:"Which reference rows the scenario shows (library scenarios)."`
 	Seed        *uint64              `yaml:"seed" doc:"Every random choice comes from it. Default 1."`
 	Target      targets.Spec         `yaml:"target,required" doc:"The system under test: a reference system, or services of your own."`
+	Allow       []string             `yaml:"allow" doc:"Hosts, beside this machine, that services with an address may be at: [10.0.0.7, staging.example.com]. Without it, load and faults stay on loopback addresses."`
 	Load        []loadgen.Spec       `yaml:"load,required,named" doc:"The streams of requests, by name."`
+	Edges       []edgeSettings       `yaml:"edges,named" doc:"Settings of the proxies on single edges, by edge: orders -> payments."`
 	Phases      phases               `yaml:"phases,required" doc:"How long each part of the run takes; a part left out is skipped."`
 	Faults      []faults.Spec        `yaml:"faults,named" doc:"What goes wrong in the phase during, by name: one verb, a target, a time."`
-	Hypothesis  []expectation        `yaml:"hypothesis,named" doc:"The steady state that each load stream must show, phase by phase."`
+	Hypothesis  []expectation        `yaml:"hypothesis,named" doc:"The steady state that each load stream must show, phase by phase; STREAM.STEP is about one step of its sessions."`
 	Breakers    []breakerExpectation `yaml:"breakers,named" doc:"What the circuit breaker on an edge must do, judged from the wire."`
 	SLOs        []slo                `yaml:"slos,named" doc:"Service level objectives: what this incident would cost of their error budgets, and whether their alerts would have fired."`
 	Invariants  []string             `yaml:"invariants" doc:"What must hold in the system's own state when the load has drained. The shop offers money and stock."`
 	Abort       *[]expect.Clause     `yaml:"abort" doc:"When to end the run early. Replaces the default (ok < 10% for 30s); [] means never."`
-	Control     *control             `yaml:"control" doc:"The same run with other patterns, which must fail on the clauses named: it shows that the hypothesis can fail."`
+	Control     *control             `yaml:"control" doc:"The same run with other patterns, or services started otherwise, which must fail on the clauses named: it shows that the hypothesis can fail."`
 	Confidence  *confidence          `yaml:"confidence" doc:"Of each bound, one-sided. Default 95%."`
 	Timescale   *float64             `yaml:"timescale" doc:"Scales phases and the patterns' timers, never latency limits or injected delays. Default 1."`
+}
+
+type edgeSettings struct {
+	Name     string        `yaml:"-"` // the edge
+	HoldMost *faults.Bytes `yaml:"hold_most" doc:"How many bytes faults on the edge hold back at most, of all its connections together; then senders wait (udp: datagrams are dropped). Default 256MiB."`
 }
 
 type phases struct {
@@ -142,8 +149,10 @@ type breakerExpectation struct {
 }
 
 type control struct {
-	Patterns map[string]pattern.Spec `yaml:"patterns,required" doc:"Per edge, over the target's own."`
-	MustFail []string                `yaml:"must_fail,required" doc:"Clauses of the hypothesis, as STREAM PHASE METRIC: shoppers during p95."`
+	Patterns map[string]pattern.Spec          `yaml:"patterns" doc:"Per edge of a reference system, over the target's own."`
+	Sagas    map[string]pattern.Sagas         `yaml:"sagas" doc:"Per service of a reference system that runs sagas: durable, memory."`
+	Services map[string]targets.ServiceChange `yaml:"services" doc:"Services of your own that are started otherwise: another command, other env."`
+	MustFail []string                         `yaml:"must_fail,required" doc:"What must fail: clauses, as STREAM PHASE METRIC (shoppers during p95), claims of a breaker (orders -> payments opens), invariants (money)."`
 }
 
 // confidence is a share above one half and below one, written "95%".
@@ -185,9 +194,18 @@ func (f *file) scenario(name string) *Scenario {
 			s.Faults[i].Target = edge
 		}
 	}
+	for _, e := range f.Edges {
+		if name, ok := edgeName(e.Name); ok && e.HoldMost != nil {
+			if s.Edges == nil {
+				s.Edges = map[string]EdgeSettings{}
+			}
+			s.Edges[name] = EdgeSettings{HoldMost: *e.HoldMost}
+		}
+	}
 	for _, h := range f.Hypothesis {
+		load, step := claimed(f.Load, h.Name)
 		s.Hypothesis = append(s.Hypothesis, Expectation{
-			Load: h.Name, Before: h.Before, During: h.During, After: h.After, Settle: h.Settle, Recovery: h.Recovery,
+			Load: load, Step: step, Before: h.Before, During: h.During, After: h.After, Settle: h.Settle, Recovery: h.Recovery,
 		})
 	}
 	for _, b := range f.Breakers {
@@ -219,9 +237,9 @@ func (f *file) scenario(name string) *Scenario {
 		s.Abort, s.AbortSet = *f.Abort, true
 	}
 	if f.Control != nil {
-		s.Control = &Control{Patterns: spelt(f.Control.Patterns)}
+		s.Control = &Control{Change: f.Control.change()}
 		for _, clause := range f.Control.MustFail {
-			s.Control.MustFail = append(s.Control.MustFail, strings.Join(strings.Fields(clause), " "))
+			s.Control.MustFail = append(s.Control.MustFail, claimName(clause))
 		}
 	}
 	if f.Confidence != nil {
@@ -231,6 +249,20 @@ func (f *file) scenario(name string) *Scenario {
 		s.Timescale = *f.Timescale
 	}
 	return s
+}
+
+// claimName spells a claim as results do: one blank between words, and around the
+// arrow of an edge.
+func claimName(text string) string {
+	name := strings.Join(strings.Fields(text), " ")
+	if caller, rest, ok := strings.Cut(name, "->"); ok {
+		name = strings.TrimSpace(caller) + " -> " + strings.TrimSpace(rest)
+	}
+	return name
+}
+
+func (c control) change() targets.Change {
+	return targets.Change{Patterns: spelt(c.Patterns), Sagas: c.Sagas, Services: c.Services}
 }
 
 // spelt writes every edge as "caller -> callee".

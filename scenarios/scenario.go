@@ -20,7 +20,6 @@ import (
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 	"github.com/chaosctl/chaosctl/targets"
 	"github.com/chaosctl/chaosctl/targets/metrics"
-	"github.com/chaosctl/chaosctl/targets/pattern"
 )
 
 // Scenario is a scenario file, parsed and valid: every name in it exists, every
@@ -32,6 +31,7 @@ type Scenario struct {
 	Seed        uint64 // default 1
 	Target      targets.Spec
 	Loads       []loadgen.Spec
+	Edges       map[string]EdgeSettings // by edge, those that have some
 	Phases      Phases
 	Faults      []faults.Spec
 	Hypothesis  []Expectation
@@ -47,14 +47,21 @@ type Scenario struct {
 	File string // where it came from, for messages
 }
 
+// EdgeSettings are those of the proxy on an edge.
+type EdgeSettings struct {
+	HoldMost faults.Bytes `json:"hold_most"` // that faults hold back, of all its connections together; 0: 256 MiB
+}
+
 // Phases are the lengths of the run's parts; 0 = left out.
 type Phases struct {
 	Warmup, Before, During, After time.Duration
 }
 
-// Expectation is the steady-state hypothesis about one load stream.
+// Expectation is the steady-state hypothesis about one load stream, or about one
+// step of its sessions.
 type Expectation struct {
 	Load                  string
+	Step                  string // empty: all of the stream
 	Before, During, After []expect.Clause
 	Settle, Recovery      time.Duration
 }
@@ -70,9 +77,9 @@ type BreakerExpectation struct {
 	Metrics *metrics.Source
 }
 
-// Control is the variant that must fail: other patterns, and the clauses
-// ("shoppers during p95") on which it must fail.
+// Control is the variant that must fail: what its target has otherwise, and the
+// claims ("shoppers during p95", "orders -> payments opens", "money") on which it must fail.
 type Control struct {
-	Patterns map[string]pattern.Spec
+	targets.Change
 	MustFail []string
 }

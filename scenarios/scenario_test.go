@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/chaosctl/chaosctl/scenarios/expect"
+	"github.com/chaosctl/chaosctl/targets"
 	"github.com/chaosctl/chaosctl/targets/metrics"
 	"github.com/chaosctl/chaosctl/targets/pattern"
 )
@@ -118,7 +119,7 @@ phases: { during: 10s }
 faults: { slow: { target: "orders->payments", latency: { delay: 1s } } }
 hypothesis: { shoppers: { during: [ok >= 99%] } }
 breakers: { "orders  ->payments": { opens: 1s } }
-control: { patterns: { "orders ->  payments": off }, must_fail: ["shoppers  during ok"] }
+control: { patterns: { "orders ->  payments": off }, must_fail: ["shoppers  during ok", "orders->payments  opens"] }
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +132,7 @@ control: { patterns: { "orders ->  payments": off }, must_fail: ["shoppers  duri
 	if diff := cmp.Diff(off, s.Target.Patterns); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(&Control{Patterns: off, MustFail: []string{"shoppers during ok"}}, s.Control); diff != "" {
+	if diff := cmp.Diff(&Control{Change: targets.Change{Patterns: off}, MustFail: []string{"shoppers during ok", "orders -> payments opens"}}, s.Control); diff != "" {
 		t.Error(diff)
 	}
 	if s.Faults[0].Target != edge || s.Breakers[0].Edge != edge {

@@ -79,7 +79,7 @@ func special(t reflect.Type) *jsonschema.Schema {
 			return &jsonschema.Schema{Type: "array", Items: textOrNumber()}
 		}
 	case reflect.Map:
-		if t.Elem().Kind() == reflect.String {
+		if _, own := textForms[t.Elem()]; t.Elem().Kind() == reflect.String && !own {
 			return &jsonschema.Schema{Type: "object", AdditionalProperties: textOrNumber()}
 		}
 		s := &jsonschema.Schema{Type: "object", AdditionalProperties: special(t.Elem())}
@@ -140,7 +140,7 @@ func namedTypes() []reflect.Type {
 }
 
 func nameOf(t reflect.Type) *jsonschema.Schema {
-	if t == reflect.TypeFor[breakerExpectation]() {
+	if t == reflect.TypeFor[breakerExpectation]() || t == reflect.TypeFor[edgeSettings]() {
 		return edgePattern.schema()
 	}
 	return &jsonschema.Schema{Pattern: namePattern.String()}
@@ -178,6 +178,7 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[time.Duration]():    {pattern: durationPattern, examples: []any{"800ms", "2s", "1m30s"}},
 	reflect.TypeFor[pattern.Timeout]():  {pattern: `^off$|` + durationPattern, examples: []any{"500ms", "off"}},
 	reflect.TypeFor[pattern.Mode]():     {pattern: `^(off|textbook|hardened)$`, examples: []any{"off", "textbook", "hardened"}},
+	reflect.TypeFor[pattern.Sagas]():    {pattern: `^(durable|memory)$`, examples: []any{"durable", "memory"}},
 	reflect.TypeFor[arrival.Rate]():     {pattern: `^[^/]+/\s*(s|m|h)\s*$`, examples: []any{"200/s", "30/m", "100/h"}},
 	reflect.TypeFor[arrival.Spacing]():  {pattern: `^(even|poisson)$`, examples: []any{"even", "poisson"}},
 	reflect.TypeFor[arrival.Phase]():    {pattern: `^(mean-up|peak|mean-down|trough)$`, examples: []any{"mean-up", "trough"}},
@@ -200,7 +201,7 @@ var textForms = map[reflect.Type]form{
 	reflect.TypeFor[faults.Bytes]():    {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*$`, numbers: true, examples: []any{"0 B", "64KB", "64KiB"}},
 	reflect.TypeFor[faults.ByteRate](): {pattern: `^\s*[0-9.]+\s*[A-Za-z]+\s*/\s*s\s*$`, examples: []any{"100KB/s", "1MiB/s"}},
 	reflect.TypeFor[faults.Source]():   {pattern: `^\s*[0-9A-Fa-f.:]+(/[0-9]+)?\s*$`, examples: []any{"10.0.0.0/8", "2001:db8::/32", "10.1.2.3"}},
-	reflect.TypeFor[metrics.Kind]():    {pattern: `^(resilience4j|envoy|opossum)$`, examples: []any{"resilience4j", "envoy", "opossum"}},
+	reflect.TypeFor[metrics.Kind]():    {pattern: `^(resilience4j|envoy|opossum|failsafe)$`, examples: []any{"resilience4j", "envoy", "opossum", "failsafe"}},
 	reflect.TypeFor[share]():           {pattern: `^\s*[0-9.]+\s*%\s*$`, examples: []any{"99.9%"}},
 	reflect.TypeFor[window]():          {pattern: `^\s*[0-9][0-9a-zµμ.]*[a-z]\s*$`, examples: []any{"30d", "4w", "1h", "5m"}},
 	reflect.TypeFor[indicator]():       {pattern: `^\s*ok(\s+within\s+\S+)?\s*$`, examples: []any{"ok", "ok within 300ms"}},

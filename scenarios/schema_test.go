@@ -119,6 +119,8 @@ load:
           sid: { cookie: sid }
       - { method: GET, path: "/orders/{{.order}}" }
 phases: { warmup: 1s, before: 10s, during: 30s, after: 10s }
+edges:
+  orders -> payments: { hold_most: 64MiB }
 faults:
   slow: { target: orders -> payments, latency: { delay: 1s, jitter: 10ms, distribution: uniform, percent: 50, direction: request }, at: 1s, for: 5s }
   wrong: { target: orders -> payments, error: { status: 500, body: "{}", percent: 0.5% } }
@@ -148,7 +150,7 @@ slos:
   taken: { load: shoppers, openslo: slo.yaml }
 invariants: [money, stock]
 abort: [ok < 5% for 30s]
-control: { patterns: { orders -> payments: off }, must_fail: [shoppers during ok] }
+control: { patterns: { orders -> payments: off }, sagas: { orders: memory }, must_fail: [shoppers during ok, orders -> payments open, money] }
 confidence: 95%
 timescale: 0.5
 `
@@ -214,7 +216,7 @@ func walk(v any, path string, visit func(m map[string]any, path string)) {
 func open(path string) bool {
 	parts := strings.Split(path, "/")
 	switch parts[len(parts)-1] {
-	case "load", "faults", "hypothesis", "breakers", "patterns", "headers", "env", "services", "data", "capture", "slos":
+	case "load", "faults", "hypothesis", "breakers", "edges", "patterns", "headers", "env", "services", "data", "capture", "slos":
 		return true
 	}
 	return false

@@ -30,12 +30,15 @@ type SLO struct {
 	AlertsSet bool // otherwise the usual four
 }
 
-// SLOAlert fires while the budget burns faster than Burn in both windows.
+// SLOAlert fires while the budget burns faster than Burn in both windows, which
+// may be one.
 type SLOAlert struct {
 	Severity    string // default page
 	Long, Short time.Duration
 	Burn        decimal.Decimal
 	Fires       time.Duration // within this of the first fault, on the SLO's clock; 0: not claimed
+	After       time.Duration // it must burn so for so long, without a break, on the SLO's clock
+	AtLeast     bool          // Burn itself is enough
 }
 
 type slo struct {
@@ -47,7 +50,8 @@ type slo struct {
 	Scale     *float64    `yaml:"scale" doc:"How many seconds of the SLO's clock one second of the run stands for: with 60, an outage of 20 s counts as one of 20 min, and every window is a sixtieth. Default 1."`
 	Spends    *share      `yaml:"spends" doc:"The share of the error budget that the incident may spend at most. Default: shown, not judged."`
 	Alerts    *[]sloAlert `yaml:"alerts" doc:"Burn-rate alerts to evaluate. Default: 2% of the budget in 1h, 5% in 6h (page), 10% in 1d, 10% in 3d (ticket), each with a short window of a twelfth; [] means none."`
-	OpenSLO   string      `yaml:"openslo" doc:"An OpenSLO v1 file beside the scenario, from which objective and window are taken."`
+	OpenSLO   string      `yaml:"openslo" doc:"An OpenSLO v1 file beside the scenario, from which objective, window and alert policies are taken."`
+	taken     []SLOAlert  // of the OpenSLO file's policies
 }
 
 type sloAlert struct {
@@ -177,7 +181,13 @@ func (c *checker) slos(files fs.FS) {
 				scale = 1
 			}
 		}
-		if s.Alerts != nil {
+		if s.Alerts == nil {
+			for _, a := range s.taken {
+				s.unfit(a.Long, a.Short, a.Burn, scale, func(_, _, format string, args ...any) {
+					c.doc.Report(at+".openslo", "write alerts of your own, or alerts: []", "%s: its alert over %s: %s", s.OpenSLO, a.Long, fmt.Sprintf(format, args...))
+				})
+			}
+		} else {
 			for k, a := range *s.Alerts {
 				c.sloAlert(fmt.Sprintf("%s.alerts[%d]", at, k), *s, a, scale)
 			}
@@ -206,24 +216,35 @@ func (c *checker) sloAlert(at string, s slo, a sloAlert, scale float64) {
 		return // said by the decoder
 	}
 	long, short := time.Duration(*a.Long), time.Duration(*a.Short)
-	switch {
-	case short >= long:
+	if short >= long {
 		c.doc.Report(at+".short", "a twelfth of the long one is usual", "the short window (%s) must be shorter than the long one (%s)", short, long)
-	case s.Window != nil && long > time.Duration(*s.Window):
-		c.doc.Report(at+".long", "", "the long window (%s) is longer than that of the objective (%s)", long, time.Duration(*s.Window))
-	case float64(short)/scale < float64(finest):
-		c.doc.Report(at+".short", "make scale smaller", "at scale %v the short window is %s of the run, shorter than the %s that are told apart", scale, time.Duration(float64(short)/scale), finest)
-	}
-	if !c.doc.Has(at + ".burn") {
 		return
 	}
+	burn := decimal.NewFromInt(1) // where none is written, that was said
+	if c.doc.Has(at + ".burn") {
+		if !(a.Burn > 0 && a.Burn < 1e9) {
+			c.doc.Report(at+".burn", "", "a burn rate is above 0; got %v", a.Burn)
+		} else {
+			burn = decimal.NewFromFloat(a.Burn)
+		}
+	}
+	s.unfit(long, short, burn, scale, func(field, hint, format string, args ...any) {
+		c.doc.Report(at+"."+field, hint, format, args...)
+	})
+}
+
+// unfit reports what keeps an alert from being evaluated in a run, or from ever firing.
+func (s slo) unfit(long, short time.Duration, burn decimal.Decimal, scale float64, report func(field, hint, format string, args ...any)) {
 	switch {
-	case !(a.Burn > 0 && a.Burn < 1e9):
-		c.doc.Report(at+".burn", "", "a burn rate is above 0; got %v", a.Burn)
-	case s.Objective != nil:
+	case s.Window != nil && long > time.Duration(*s.Window):
+		report("long", "", "the long window (%s) is longer than that of the objective (%s)", long, time.Duration(*s.Window))
+	case float64(short)/scale < float64(finest):
+		report("short", "make scale smaller", "at scale %v the short window is %s of the run, shorter than the %s that are told apart", scale, time.Duration(float64(short)/scale), finest)
+	}
+	if s.Objective != nil {
 		allowed := decimal.NewFromInt(1).Sub(decimal.Decimal(*s.Objective))
-		if decimal.NewFromFloat(a.Burn).Mul(allowed).GreaterThanOrEqual(decimal.NewFromInt(1)) {
-			c.doc.Report(at+".burn", "", "it can never fire: with every request bad the budget burns at %s, and %v is asked", decimal.NewFromInt(1).DivRound(allowed, 2), a.Burn)
+		if burn.Mul(allowed).GreaterThanOrEqual(decimal.NewFromInt(1)) {
+			report("burn", "", "it can never fire: with every request bad the budget burns at %s, and %s is asked", decimal.NewFromInt(1).DivRound(allowed, 2), burn)
 		}
 	}
 }
@@ -246,7 +267,11 @@ type openSLO struct {
 			Target        *float64 `yaml:"target"`
 			TargetPercent *float64 `yaml:"targetPercent"`
 		} `yaml:"objectives"`
+		AlertPolicies []openSLOPolicy `yaml:"alertPolicies"`
 	} `yaml:"spec"`
+
+	alerts  []SLOAlert // of its policies
+	refused error      // why they cannot be evaluated here
 }
 
 // mostOpenSLO bounds the file: it is a page of text.
@@ -308,6 +333,10 @@ func (s *slo) take(files fs.FS) error {
 		w := window(d)
 		s.Window = &w
 	}
+	if s.Alerts == nil && found.refused != nil {
+		return fmt.Errorf("%s: %w: write alerts of your own, or alerts: []", s.OpenSLO, found.refused)
+	}
+	s.taken = found.alerts
 	return nil
 }
 
@@ -319,13 +348,25 @@ func readOpenSLO(src []byte, name string) (found openSLO, err error) {
 		}
 	}()
 	var all []openSLO
+	rules := openSLORules{}
 	for d := yaml.NewDecoder(bytes.NewReader(src)); ; {
-		var o openSLO
-		err := d.Decode(&o)
+		var text yaml.MapSlice
+		err := d.Decode(&text)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
+			return openSLO{}, fmt.Errorf("not YAML that OpenSLO describes: %w", err)
+		}
+		doc, err := yaml.Marshal(text)
+		if err != nil {
+			return openSLO{}, fmt.Errorf("not YAML that OpenSLO describes: %w", err)
+		}
+		var o openSLO
+		if err := rules.add(doc); err != nil {
+			return openSLO{}, err
+		}
+		if err := yaml.Unmarshal(doc, &o); err != nil {
 			return openSLO{}, fmt.Errorf("not YAML that OpenSLO describes: %w", err)
 		}
 		if o.Kind != "SLO" {
@@ -340,12 +381,12 @@ func readOpenSLO(src []byte, name string) (found openSLO, err error) {
 	switch {
 	case len(all) == 0:
 		return openSLO{}, errors.New("it holds no document of kind: SLO")
-	case at >= 0:
-		return all[at], nil
-	case len(all) > 1:
+	case at < 0 && len(all) > 1:
 		return openSLO{}, fmt.Errorf("it holds %d SLOs, and none of them is named %q", len(all), name)
 	}
-	return all[0], nil
+	found = all[max(at, 0)]
+	found.alerts, found.refused = rules.alerts(found.Spec.AlertPolicies)
+	return found, nil
 }
 
 // slo is the SLO with its defaults.
@@ -361,6 +402,7 @@ func (s slo) slo() SLO {
 		out.Spends = decimal.Decimal(*s.Spends).InexactFloat64()
 	}
 	if s.Alerts == nil {
+		out.Alerts, out.AlertsSet = s.taken, len(s.taken) > 0
 		return out
 	}
 	out.AlertsSet = true

@@ -10,7 +10,6 @@ var later = []struct {
 	{[]string{"target", "compose"}, "start the services by command, or give their address"},
 	{[]string{"target", "kubernetes"}, "give the services' addresses"},
 	{[]string{"repeat"}, "chaosctl run SCENARIO --repeat 5"},
-	{[]string{"allow"}, "only loopback addresses and own systems are touched"},
 	{[]string{"load", "*", "request", "capture"}, captureInSteps},
 	{[]string{"load", "*", "requests", "*", "capture"}, captureInSteps},
 }

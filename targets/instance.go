@@ -69,7 +69,23 @@ func (in *instance) start(ctx context.Context, as string) error {
 		err = errors.Join(err, stopErr)
 		tail = lastLines(p.Tail())
 	}
-	return fmt.Errorf("service %q: %w%s", in.service.Name, err, tail)
+	return fmt.Errorf("%s: %w%s", in.who(), err, tail)
+}
+
+// who is the instance in messages.
+func (in *instance) who() string {
+	if in.service.Count() == 1 {
+		return fmt.Sprintf("service %q", in.service.Name)
+	}
+	return fmt.Sprintf("service %q, instance %d", in.service.Name, in.number)
+}
+
+// file is the instance in the names of files. No service has an @ in its name.
+func (in *instance) file() string {
+	if in.service.Count() == 1 {
+		return in.service.Name
+	}
+	return fmt.Sprintf("%s@%d", in.service.Name, in.number)
 }
 
 // bring does the work of start. The process is returned also with an error, for
@@ -260,7 +276,7 @@ func (in *instance) command() (process.Command, error) {
 		command.Env = []string{process.Mark + "=" + c.Run}
 	}
 	if c.Logs != "" {
-		command.Log = filepath.Join(c.Logs, s.Name+".log")
+		command.Log = filepath.Join(c.Logs, in.file()+".log")
 	}
 	if s.Role != "" {
 		path, err := in.writeConfig()
@@ -281,13 +297,15 @@ func (in *instance) command() (process.Command, error) {
 		switch word {
 		case "port":
 			return strconv.Itoa(in.port), nil
+		case "instance":
+			return strconv.Itoa(in.number), nil
 		case "self":
 			return c.Self, nil
 		case "ca":
 			return c.CA, nil
 		case "data":
 			// Absolute: the command may have a working directory of its own.
-			folder, err := filepath.Abs(filepath.Join(in.system.data, s.Name))
+			folder, err := filepath.Abs(filepath.Join(in.system.data, in.file()))
 			if err != nil {
 				return "", err
 			}
@@ -323,6 +341,7 @@ func (in *instance) writeConfig() (path string, err error) {
 	told := node.Config{
 		Service: s.Name, Instance: in.number, Role: s.Role, Listen: "127.0.0.1:0", Data: in.system.data,
 		Seed: c.Seed, Edges: map[string]node.Edge{}, Scale: c.Timescale, Parent: os.Getpid(), Control: in.system.token,
+		Sagas: c.Spec.Sagas[s.Name],
 	}
 	in.mu.Lock()
 	told.Faults = in.faults
@@ -391,7 +410,7 @@ func (in *instance) terminate(ctx context.Context, grace time.Duration) (forced 
 func (in *instance) kill(ctx context.Context, signal unix.Signal) error {
 	p := in.current()
 	if p == nil {
-		return fmt.Errorf("service %q does not run", in.service.Name)
+		return fmt.Errorf("%s does not run", in.who())
 	}
 	told := in.expect(Died)
 	err := p.Kill(ctx, signal)

@@ -34,6 +34,10 @@ type pressKey struct {
 	fault    string
 }
 
+// processors is how many there are for this process. The load generator tells Go of
+// more than that while it runs.
+var processors = runtime.GOMAXPROCS(0)
+
 // StressCPU starts a process that keeps workers threads busy (0: one less than
 // there are processors, at least one), each for its load (0 to 1) of the time. It runs in the
 // control groups of the instance's first process where that has some of its own,
@@ -43,7 +47,6 @@ type pressKey struct {
 // More than four workers per processor are refused: they would wait for one
 // another.
 func (s *System) StressCPU(ctx context.Context, service string, instance int, fault string, workers int, load float64) (pid, started int, where string, err error) {
-	processors := runtime.GOMAXPROCS(0)
 	if workers == 0 {
 		workers = max(1, processors-1)
 	}
@@ -273,7 +276,7 @@ func (s *System) DataFolder(service string, instance int) (string, error) {
 	defer release()
 	folder := s.data
 	if in.service.Role == "" {
-		folder = filepath.Join(s.data, service)
+		folder = filepath.Join(s.data, in.file())
 	}
 	if folder, err = filepath.Abs(folder); err != nil {
 		return "", err

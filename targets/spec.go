@@ -1,6 +1,7 @@
 package targets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,10 +27,15 @@ var Runtimes = []string{"process"}
 // Spec is the `target:` of a scenario: a reference system with patterns per
 // edge, or the user's own services.
 type Spec struct {
-	System   string                  `yaml:"system" json:"system,omitempty"`
-	Runtime  string                  `yaml:"runtime" json:"runtime,omitempty"` // process (default)
-	Patterns map[string]pattern.Spec `yaml:"patterns" json:"patterns,omitempty"`
-	Services map[string]ServiceSpec  `yaml:"services" json:"services,omitempty"`
+	System   string                   `yaml:"system" json:"system,omitempty"`
+	Runtime  string                   `yaml:"runtime" json:"runtime,omitempty"` // process (default)
+	Patterns map[string]pattern.Spec  `yaml:"patterns" json:"patterns,omitempty"`
+	Sagas    map[string]pattern.Sagas `yaml:"sagas" json:"sagas,omitempty"` // of a reference system's services; default durable
+	Services map[string]ServiceSpec   `yaml:"services" json:"services,omitempty"`
+
+	// Allow names the hosts that services may be at beside this machine. It stands at the
+	// scenario's top, where whoever is asked to run it sees it.
+	Allow []string `yaml:"-" json:"allow,omitempty"`
 }
 
 // ServiceSpec is one of the user's own services: started by Command, or already
@@ -38,7 +44,8 @@ type Spec struct {
 // In command and env, ${port} is the port of 127.0.0.1 on which the service is to
 // listen (also in $PORT; the same after every restart; with protocol udp it is free for
 // TCP too, so that a service can have both), ${data} is a folder of its
-// own (kept over restarts, removed with the system), ${self} is the program of
+// own (kept over restarts, removed with the system), ${instance} is its number, from 0,
+// where there are several, each with a port and a folder of its own; ${self} is the program of
 // chaosctl, ${ca} is a file with the certificate that the run's proxies are to be
 // trusted by, and ${edge.NAME} is host:port
 // at which it reaches the service NAME. $${ stands for ${ itself.
@@ -51,6 +58,8 @@ type ServiceSpec struct {
 	TLS      *TLSSpec          `yaml:"tls" json:"tls,omitempty"`           // nil: it speaks plainly
 	Absent   *AbsentSpec       `yaml:"absent" json:"absent,omitempty"`     // nil: there is one
 	Protocol string            `yaml:"protocol" json:"protocol,omitempty"` // of the edges into it: http (default) | tcp | udp
+
+	Instances *int `yaml:"instances" json:"instances,omitempty"` // of Command; nil: one
 }
 
 // ReadySpec is "GET /healthz", "tcp", "udp", or a mapping with a timeout (default 10s).
@@ -144,11 +153,15 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 			return
 		}
 		s.checkPatterns(report)
+		s.checkSagas(report)
 	case len(s.Services) == 0:
 		report("", "a target needs a reference system (system: %s), or services of your own (services:)", Systems[0].Name)
 	default:
 		if len(s.Patterns) > 0 {
 			report("patterns", "patterns are settings of a reference system; your own services bring theirs")
+		}
+		if len(s.Sagas) > 0 {
+			report("sagas", "sagas are a setting of a reference system; your own services bring theirs")
 		}
 		for _, name := range slices.Sorted(maps.Keys(s.Services)) {
 			s.checkService(name, report)
@@ -179,6 +192,15 @@ func (s Spec) checkPatterns(report func(path, format string, args ...any)) {
 	}
 }
 
+func (s Spec) checkSagas(report func(path, format string, args ...any)) {
+	r, _ := s.reference()
+	for _, name := range slices.Sorted(maps.Keys(s.Sagas)) {
+		if !slices.Contains(r.Sagas, name) {
+			report("sagas."+name, "%q runs no sagas in system %q (%s)", name, r.Name, cmp.Or(strings.Join(r.Sagas, ", "), "no service does"))
+		}
+	}
+}
+
 func callsOf(t topology.Topology, caller string) string {
 	if _, ok := t.Service(caller); !ok {
 		return "its services: " + strings.Join(t.Names(), ", ")
@@ -206,7 +228,7 @@ func (s Spec) checkService(name string, report func(path, format string, args ..
 			report(join(path, "command"), "the command is empty: write the program and its arguments, like [./bin/api, -port, \"${port}\"]")
 		}
 	case v.Address != "":
-		if err := checkAddress(v.Address); err != nil {
+		if err := s.checkAddress(v.Address); err != nil {
 			report(join(path, "address"), "%s", err)
 		}
 		if len(v.Env) > 0 {
@@ -217,6 +239,14 @@ func (s Spec) checkService(name string, report func(path, format string, args ..
 		}
 	case v.Absent == nil:
 		report(path, "service %q needs a command to start it, the address at which it runs, or absent: 503 where there is none", name)
+	}
+	if n := v.Instances; n != nil {
+		switch {
+		case len(v.Command) == 0 && (v.Address != "" || v.Absent != nil):
+			report(join(path, "instances"), "instances are started by us: a service needs a command for that")
+		case *n < 1 || *n > mostInstances:
+			report(join(path, "instances"), "instances is %d: it is a number from 1 to %d", *n, mostInstances)
+		}
 	}
 	s.checkTLS(name, report)
 	s.checkAbsent(name, report)
@@ -251,8 +281,12 @@ func (s Spec) checkService(name string, report func(path, format string, args ..
 	}
 }
 
-// checkAddress wants host:port on this machine: load and faults stay here.
-func checkAddress(address string) error {
+// mostInstances is more than one machine has use for.
+const mostInstances = 32
+
+// checkAddress wants host:port on this machine, or at a host that is allowed: load and
+// faults go nowhere else.
+func (s Spec) checkAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" || port == "" {
 		return fmt.Errorf("address %q is not host:port, like 127.0.0.1:9001", address)
@@ -260,20 +294,49 @@ func checkAddress(address string) error {
 	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
 		return fmt.Errorf("address %q: %q is not a port", address, port)
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return fmt.Errorf("address %q is not on this machine: load and faults stay on loopback addresses, like 127.0.0.1:9001", address)
+	if !OnThisMachine(host) && !slices.ContainsFunc(s.Allow, func(a string) bool { return SameHost(a, host) }) {
+		return fmt.Errorf("address %q is not on this machine: load and faults stay on loopback addresses, unless the scenario says, at its top, allow: [%s]", address, host)
 	}
 	return nil
 }
 
+// OnThisMachine tells whether a host is a loopback address. Of names only localhost is:
+// what others stand for is decided elsewhere, and may change.
+func OnThisMachine(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
+}
+
+// SameHost tells whether two texts name one host: the same address, or the same name.
+func SameHost(a, b string) bool {
+	one, err := netip.ParseAddr(a)
+	other, err2 := netip.ParseAddr(b)
+	if err != nil || err2 != nil {
+		return err != nil && err2 != nil && strings.EqualFold(a, b)
+	}
+	return one.Unmap() == other.Unmap()
+}
+
+// Hosts are those of the services that run already, and are not on this machine, by
+// the services' names.
+func (s Spec) Hosts() map[string]string {
+	all := map[string]string{}
+	for name, v := range s.Services {
+		if host, _, err := net.SplitHostPort(v.Address); err == nil && !OnThisMachine(host) {
+			all[name] = host
+		}
+	}
+	return all
+}
+
 // known tells what is wrong with ${word}; nil if it can be filled in.
 func (s Spec) known(word string) error {
-	if word == "port" || word == "data" || word == "self" {
+	if word == "port" || word == "data" || word == "instance" || word == "self" {
 		return nil
 	}
 	if word == "ca" {
 		for _, v := range s.Services {
-			if v.TLS != nil && v.TLS.caller() == topology.CallerTLS {
+			if v.TLS != nil && v.caller() == topology.CallerTLS {
 				return nil
 			}
 		}
@@ -287,7 +350,7 @@ func (s Spec) known(word string) error {
 	if isEdge {
 		return fmt.Errorf("${%s}: there is no service %q (there are: %s)", word, callee, strings.Join(names, ", "))
 	}
-	return fmt.Errorf("${%s} is unknown: there are ${port}, ${data}, ${self}, ${ca} and ${edge.NAME}; write $${%s} for the text itself", word, word)
+	return fmt.Errorf("${%s} is unknown: there are ${port}, ${data}, ${instance}, ${self}, ${ca} and ${edge.NAME}; write $${%s} for the text itself", word, word)
 }
 
 // template is a text with ${…} in it, and where it stands.
@@ -363,8 +426,11 @@ func (s Spec) Resolve() (topology.Topology, error) {
 		v := s.Services[name]
 		service := topology.Service{
 			Name: name, Command: slices.Clone(v.Command), Address: v.Address, Env: maps.Clone(v.Env), Dir: v.Dir,
-			Ready: topology.Ready{Timeout: readyWithin}, TLS: v.TLS.topology(), Absent: v.Absent.topology(),
+			Ready: topology.Ready{Timeout: readyWithin}, TLS: v.tls(), Absent: v.Absent.topology(),
 			UDP: topology.Protocol(v.Protocol) == topology.UDP,
+		}
+		if v.Instances != nil && *v.Instances > 1 {
+			service.Instances = *v.Instances
 		}
 		service.Ready.UDP = service.UDP
 		if v.Ready != nil {

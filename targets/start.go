@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chaosctl/chaosctl/targets/process"
@@ -44,7 +45,7 @@ type Config struct {
 	Self      string // the program to re-execute for reference services; default: this one
 	Run       string // its id, which marks every process (process.Mark); "" = none is marked
 	Temp      string // folder for the services' own data, removed by Stop; default: a new one
-	Logs      string // folder for <service>.log; "" = none are written
+	Logs      string // folder for <service>.log, <service>@<instance>.log; "" = none are written
 	Edges     Edges
 	Secrets   map[string]*Secrets // of ReadSecrets
 	CA        string              // the file that ${ca} stands for
@@ -81,8 +82,9 @@ type System struct {
 	reference *reference.System // nil for users' own services
 	data      string            // folder with the services' databases
 	runtime   *process.Runtime
-	instances []*instance // in the order of the topology
-	token     string      // by which reference services know us
+	instances []*instance               // in the order of the topology
+	turns     map[string]*atomic.Uint64 // by service: whose turn it is, see Turn
+	token     string                    // by which reference services know us
 	client    *http.Client
 
 	life    context.Context // ends when Stop begins
@@ -142,7 +144,7 @@ func newSystem(c Config) (_ *System, err error) {
 			return nil, fmt.Errorf("find our own program: %w", err)
 		}
 	}
-	s := &System{config: c, token: rand.Text(), stressors: map[pressKey]*stressor{}, client: &http.Client{
+	s := &System{config: c, token: rand.Text(), turns: map[string]*atomic.Uint64{}, stressors: map[pressKey]*stressor{}, client: &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -168,7 +170,10 @@ func newSystem(c Config) (_ *System, err error) {
 		return nil, errors.Join(fmt.Errorf("make a folder for the services' data: %w", err), os.RemoveAll(s.config.Temp))
 	}
 	for _, service := range c.Topology.Services {
-		s.instances = append(s.instances, &instance{system: s, service: service, address: service.Address})
+		s.turns[service.Name] = new(atomic.Uint64)
+		for number := range service.Count() {
+			s.instances = append(s.instances, &instance{system: s, service: service, number: number, address: service.Address})
+		}
 	}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	s.runtime = process.StartRuntime()

@@ -29,6 +29,39 @@ func (s *System) Address(service string) string {
 	return in.address
 }
 
+// Turn is where the next connection to a service is to go: its instances take turns,
+// those that do not run are passed over, as long as one does. "" is as Address says.
+func (s *System) Turn(service string) string {
+	turn, known := s.turns[service]
+	if !known {
+		return ""
+	}
+	all := s.instancesOf(service)
+	first := turn.Add(1) - 1
+	next := func(i int) *instance { return all[(first+uint64(i))%uint64(len(all))] }
+	chosen := next(0)
+	for i := range all {
+		if in := next(i); in.current() != nil {
+			chosen = in
+			break
+		}
+	}
+	chosen.mu.Lock()
+	defer chosen.mu.Unlock()
+	return chosen.address
+}
+
+// instancesOf are the instances of a service, in their order: Start has put them side
+// by side.
+func (s *System) instancesOf(service string) []*instance {
+	is := func(in *instance) bool { return in.service.Name == service }
+	from := slices.IndexFunc(s.instances, is)
+	if from < 0 {
+		return nil
+	}
+	return s.instances[from : from+s.instances[from].service.Count()]
+}
+
 func (s *System) instance(service string, number int) (*instance, error) {
 	i := slices.IndexFunc(s.instances, func(in *instance) bool { return in.service.Name == service && in.number == number })
 	if i >= 0 {

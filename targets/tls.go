@@ -19,7 +19,8 @@ import (
 //	tls          callers speak TLS to the proxy, which has a certificate of the run's
 //	(default)    own authority: they are to trust ${ca}
 //	plain        callers speak plainly to the proxy, and the proxy TLS to the service
-//	passthrough  callers speak TLS with the service; the edge carries bytes (tcp)
+//	passthrough  callers speak TLS with the service; the edge carries bytes (tcp), or
+//	             datagrams (udp), where it is the default: QUIC cannot be ended in between
 //
 // Files are PEM, and found from the folder of the scenario.
 type TLSSpec struct {
@@ -68,18 +69,23 @@ func (a *AbsentSpec) ParseShort(text string) error {
 	return nil
 }
 
-func (t *TLSSpec) caller() topology.Caller {
-	if t.Caller == "" {
-		return topology.CallerTLS
+// caller is what the callers of a service with TLS speak.
+func (v ServiceSpec) caller() topology.Caller {
+	switch {
+	case v.TLS.Caller != "":
+		return topology.Caller(v.TLS.Caller)
+	case v.Protocol == string(topology.UDP):
+		return topology.Passthrough
 	}
-	return topology.Caller(t.Caller)
+	return topology.CallerTLS
 }
 
-func (t *TLSSpec) topology() *topology.TLS {
+func (v ServiceSpec) tls() *topology.TLS {
+	t := v.TLS
 	if t == nil {
 		return nil
 	}
-	to := &topology.TLS{Caller: t.caller(), CA: t.CA, ServerName: t.ServerName, Insecure: t.Insecure, HTTP2: t.HTTP2}
+	to := &topology.TLS{Caller: v.caller(), CA: t.CA, ServerName: t.ServerName, Insecure: t.Insecure, HTTP2: t.HTTP2}
 	if t.Client != nil {
 		to.Cert, to.Key = t.Client.Cert, t.Client.Key
 	}
@@ -98,7 +104,7 @@ func (v ServiceSpec) protocol() topology.Protocol {
 	switch {
 	case v.Protocol != "":
 		return topology.Protocol(v.Protocol)
-	case v.TLS != nil && v.TLS.caller() == topology.Passthrough:
+	case v.TLS != nil && v.caller() == topology.Passthrough:
 		return topology.TCP
 	}
 	return topology.HTTP
@@ -110,8 +116,11 @@ func (s Spec) checkTLS(name string, report func(path, format string, args ...any
 		return
 	}
 	path := "services." + name + ".tls"
-	switch v.TLS.caller() {
+	switch v.caller() {
 	case topology.CallerTLS, topology.CallerPlain:
+		if v.Protocol == string(topology.UDP) {
+			report(join(path, "caller"), "what is secured on a udp edge, like HTTP/3, passes the proxy as it is: leave caller out, or write passthrough")
+		}
 	case topology.Passthrough:
 		if v.Protocol == string(topology.HTTP) {
 			report(path, "TLS that passes through is bytes to the edge: leave protocol out, or write caller: tls, and requests can be seen")
@@ -122,7 +131,7 @@ func (s Spec) checkTLS(name string, report func(path, format string, args ...any
 	if v.TLS.Insecure && v.TLS.CA != "" {
 		report(join(path, "insecure"), "both ca and insecure: a certificate is checked, or it is not")
 	}
-	if v.TLS.HTTP2 && (v.TLS.caller() != topology.CallerTLS || v.protocol() != topology.HTTP) {
+	if v.TLS.HTTP2 && (v.caller() != topology.CallerTLS || v.protocol() != topology.HTTP) {
 		report(join(path, "http2"), "http2 is for callers that speak TLS to the proxy, and protocol http: they are offered HTTP/2 beside HTTP/1.1")
 	}
 	if c := v.TLS.Client; c != nil && (c.Cert == "") != (c.Key == "") {

@@ -78,6 +78,34 @@ sql() { "$postgres/psql" -h 127.0.0.1 -p "$pgp" -U bench -d postgres -qAt "$@"; 
 await 100 sql -c 'select 1'
 await 100 redis-cli -p "$redisp" ping
 await 100 curl -sf "http://127.0.0.1:$webp/file" -o /dev/null
+# between LOW HIGH VALUE WHAT: numbers, also with decimals.
+between() { awk -v l="$1" -v h="$2" -v v="$3" 'BEGIN { exit !(l <= v && v < h) }' || die "$4: $3, want from $1 to $2"; }
+hits() { "$bin" proxy inspect "$1" --output json | python3 -c 'import json, sys; print(sum(t["fired"] for t in json.load(sys.stdin)["stats"]["toxics"]))'; }
+
+say "--- what each toxic does is seen by the client, and counted"
+proxy toxic add -t latency -n x -a latency=150 pg
+slow=$(sql -c '\timing on' -c 'select 1' | sed -nE 's/^Time: ([0-9.]+) ms.*/\1/p')
+between 150 400 "$slow" "what psql takes for a query, in ms, through a latency of 150 ms"
+[ "$(hits pg)" -ge 1 ] || die "the latency was not counted"
+proxy toxic remove -n x pg
+fast=$(sql -c '\timing on' -c 'select 1' | sed -nE 's/^Time: ([0-9.]+) ms.*/\1/p')
+between 0 100 "$fast" "what psql takes for a query, in ms, without"
+proxy toxic add -t bandwidth -n x -a rate=20000 web
+rate=$(curl -sS "http://127.0.0.1:$webp/file" -o /dev/null -w '%{speed_download}')
+# Never more than that; how exact it is on a quiet machine, bench-proxy measures.
+between 12000000 20600000 "$rate" "bytes per second of 50 MB from nginx, through 20 MB/s"
+proxy toxic remove -n x web
+say "psql: $slow ms with 150 ms of latency, $fast ms without; curl: $rate B/s at 20 MB/s"
+# A client that is open and idle, on a descriptor of this shell, is reset too.
+exec 7<>"/dev/tcp/127.0.0.1/$redisp"
+printf 'PING\r\n' >&7
+IFS= read -r -t 5 pong <&7
+[ "${pong%$'\r'}" = +PONG ] || die "Redis says $pong"
+proxy toxic add -t reset_peer -n x redis
+! IFS= read -r -t 5 pong <&7 2>"$dir/reset" || die "an idle connection to Redis was not reset: $pong"
+grep -q 'reset by peer' "$dir/reset" || die "an idle connection to Redis ended otherwise: $(cat "$dir/reset")"
+exec 7>&-
+proxy toxic remove -n x redis
 
 say "--- bytes are the same through every toxic that only delays"
 want=$(sha256sum <"$dir/www/file")
@@ -172,6 +200,41 @@ load "redis://127.0.0.1:$redisp" --command PING --requests 50 --users 1
 outcome answered 50 "PING through a slow proxy"
 python3 -c 'import json, sys; sys.exit(json.load(open(sys.argv[1]))["p50_s"] < 0.02)' "$dir/load.json" || { cat "$dir/load.json"; die "20 ms of latency are not in the median"; }
 proxy toxic remove -n x redis
+
+say "--- the same over TLS: certificates are checked, where that is asked for"
+mkdir -m 755 "$dir/tls"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+	-keyout "$dir/tls/key.pem" -out "$dir/tls/cert.pem" 2>/dev/null
+install -m 600 "$dir/tls/key.pem" "$dir/pg/server.key"
+install -m 600 "$dir/tls/cert.pem" "$dir/pg/server.crt"
+[ "$(id -u)" != 0 ] || chown postgres: "$dir/pg/server.key" "$dir/pg/server.crt"
+"$postgres/psql" -h 127.0.0.1 -p "$pg" -U bench -d postgres -qAt -c "alter system set ssl = on" -c "select pg_reload_conf()" >/dev/null
+await 100 "$postgres/psql" "host=127.0.0.1 port=$pg user=bench dbname=postgres sslmode=require" -qAt -c 'select 1'
+query="select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+load "postgres://shop@localhost:$pg/postgres?sslmode=require" --query "$query" --requests 20 --users 2
+outcome answered 20 "sslmode=require"
+load "postgres://shop@localhost:$pg/postgres?sslmode=verify-full" --cacert "$dir/tls/cert.pem" --query "$query" --requests 20 --users 2
+outcome answered 20 "sslmode=verify-full with the authority"
+cat >"$dir/tls.yaml" <<EOF
+to: postgres://shop@localhost:$pg/postgres?sslmode=verify-full
+steps: [{ query: "$query", check: ['json \$[0].ssl == true'] }]
+EOF
+load "$dir/tls.yaml" --cacert "$dir/tls/cert.pem" --requests 5 --users 1
+outcome answered 5 "PostgreSQL itself says that the connection has TLS"
+load "postgres://shop@localhost:$pg/postgres?sslmode=verify-full" --query 'select 1' --requests 2
+outcome tls 2 "PostgreSQL with an unknown authority"
+load "postgres://shop@127.0.0.1:$pg/postgres?sslmode=verify-full" --cacert "$dir/tls/cert.pem" --query 'select 1' --requests 2
+outcome tls 2 "PostgreSQL with a certificate of another name"
+rtls=$(port)
+redis-server --port 0 --tls-port "$rtls" --bind 127.0.0.1 --save '' --tls-cert-file "$dir/tls/cert.pem" --tls-key-file "$dir/tls/key.pem" \
+	--tls-auth-clients no --dir "$dir" >"$dir/redis-tls.log" 2>&1 &
+pids+=($!)
+await 100 redis-cli -p "$rtls" --tls --cacert "$dir/tls/cert.pem" -h localhost ping
+load "rediss://localhost:$rtls" --cacert "$dir/tls/cert.pem" --command 'SET key-{{seq}} x' --requests 50 --users 2
+outcome answered 50 "SET on Redis over TLS"
+! "$bin" load "rediss://localhost:$rtls" --command PING --requests 1 -q >"$dir/load.out" 2>&1 || die "Redis with an unknown authority was loaded"
+grep -q certificate "$dir/load.out" || { cat "$dir/load.out"; die "an unknown authority of Redis is not told as such"; }
+
 cat >"$dir/stores.yaml" <<EOF
 scenario: stores
 target:

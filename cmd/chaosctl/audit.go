@@ -37,17 +37,22 @@ injected, reverted and verified. Each entry carries the hash of the one before.`
 	return cmd
 }
 
-// auditFiles are the files given, or those of this user's log.
-func auditFiles(args []string) ([]string, error) {
-	if len(args) > 0 {
-		return args, nil
+// readAudit reads the files given, or those of this user's log.
+func readAudit(files []string) (*audit.Found, error) {
+	if len(files) == 0 {
+		index, err := live.Open()
+		if err != nil {
+			return nil, usage(err, "set XDG_STATE_HOME to where it was when the runs were started, or name a file")
+		}
+		if files, err = audit.In(index.Dir()).Files(); err != nil {
+			return nil, internal(err)
+		}
 	}
-	index, err := live.Open()
+	found, err := audit.Read(files...)
 	if err != nil {
-		return nil, usage(err, "set XDG_STATE_HOME to where it was when the runs were started, or name a file")
+		return nil, usage(err, "")
 	}
-	files, err := audit.In(index.Dir()).Files()
-	return files, internal(err)
+	return found, nil
 }
 
 func newAuditList() *cobra.Command {
@@ -63,13 +68,9 @@ func newAuditList() *cobra.Command {
 			if last < 0 {
 				return usage(fmt.Errorf("--last %d: it cannot be below 0", last), "")
 			}
-			files, err := auditFiles(args)
+			found, err := readAudit(args)
 			if err != nil {
 				return err
-			}
-			found, err := audit.Read(files...)
-			if err != nil {
-				return usage(err, "")
 			}
 			entries := found.Entries
 			if run != "" {
@@ -118,13 +119,9 @@ The chain has no key: that its end is missing shows only against a hash that was
 kept elsewhere. Every run notes in its journal which entry it began with: --run
 compares. What was rotated away (the log keeps about 32 MiB) cannot be checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			files, err := auditFiles(args)
+			found, err := readAudit(args)
 			if err != nil {
 				return err
-			}
-			found, err := audit.Read(files...)
-			if err != nil {
-				return usage(err, "")
 			}
 			if len(found.Problems) > 0 {
 				return usage(fmt.Errorf("the audit log is not what was written:\n  %s", strings.Join(found.Problems, "\n  ")), "")
@@ -168,30 +165,22 @@ func verifyAuditOf(out io.Writer, found *audit.Found, run string) error {
 	if err != nil {
 		return usage(err, "")
 	}
-	for _, e := range events {
-		var m audit.Mark
-		if e.Mark == nil {
-			continue
-		}
-		if n, _ := fmt.Sscanf(e.Mark.Text, auditMark, &m.N, &m.Hash); n != 2 {
-			continue
-		}
-		holds, known := found.Holds(m)
-		switch {
-		case !known:
-			_, err = fmt.Fprintf(out, "run %s: its entry %d was rotated away\n", events[0].Start.Run, m.N)
-		case !holds:
-			return usage(fmt.Errorf("the audit log is not what was written: run %s began with entry %d, hash %s, which does not stand there", events[0].Start.Run, m.N, m.Hash), "")
-		default:
-			_, err = fmt.Fprintf(out, "run %s: its entry %d stands where it did\n", events[0].Start.Run, m.N)
-		}
-		return internal(err)
+	start := events[0].Start // journal.Read sees to it that there is one
+	if start.Audit == nil {
+		return usage(fmt.Errorf("the journal of run %s names no entry of the audit log", run), "")
 	}
-	return usage(fmt.Errorf("the journal of run %s names no entry of the audit log", run), "")
+	m := audit.Mark{N: start.Audit.Entry, Hash: start.Audit.Hash}
+	holds, known := found.Holds(m)
+	switch {
+	case !known:
+		_, err = fmt.Fprintf(out, "run %s: its entry %d was rotated away\n", start.Run, m.N)
+	case !holds:
+		return usage(fmt.Errorf("the audit log is not what was written: run %s began with entry %d, hash %s, which does not stand there", start.Run, m.N, m.Hash), "")
+	default:
+		_, err = fmt.Fprintf(out, "run %s: its entry %d stands where it did\n", start.Run, m.N)
+	}
+	return internal(err)
 }
-
-// auditMark is how a journal notes the entry with which its run began.
-const auditMark = "audit log: entry %d, hash %s"
 
 // auditRun begins the entries of a run, tells its journal, and adds one for each
 // step of each fault. close is for when the run is over.
@@ -204,7 +193,7 @@ func auditRun(index *live.Index, o *experiments.Options, scenario string, stderr
 	if err != nil {
 		return nil, usage(fmt.Errorf("nothing was started: what cannot be written into the audit log is not to happen: %w", err), "make room, or set XDG_STATE_HOME to a folder that can be written")
 	}
-	o.Notes = append(o.Notes, fmt.Sprintf(auditMark, mark.N, mark.Hash))
+	o.Audit = &journal.AuditHead{Entry: mark.N, Hash: mark.Hash}
 	status, watch := "", o.Watch
 	o.Watch = func(e journal.Event) {
 		if watch != nil {

@@ -104,6 +104,7 @@ cannot be compared, 3 undecided.`,
 	fl.StringVar(&f.out, "out", "", "with --interleave: folder of the runs and the comparison; must not hold anything yet (default .chaosctl/runs/<id>)")
 	fl.Uint64Var(&f.seed, "seed", 0, "with --interleave: seed of the first pair, from which the others are drawn (default: A's)")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "with --interleave: no progress on stderr")
+	fl.BoolVar(&f.moreThanHalf, "more-than-half", false, "with --interleave: "+moreThanHalfUsage)
 	cmd.MarkFlagsMutuallyExclusive("self", "paired", "interleave")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(compareOutputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

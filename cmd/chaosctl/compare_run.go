@@ -10,11 +10,9 @@ import (
 	"strconv"
 
 	"github.com/chaosctl/chaosctl/experiments"
-	"github.com/chaosctl/chaosctl/experiments/live"
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/reports"
 	"github.com/chaosctl/chaosctl/scenarios"
-	"github.com/chaosctl/chaosctl/targets/process"
 )
 
 // compareInterleaved runs two scenarios in turn, A B B A A B B A, each run in a
@@ -41,7 +39,10 @@ func compareInterleaved(ctx context.Context, a, b string, f runFlags, seeded boo
 		s := *sides[side]
 		s.Seed = verdict.SeedOfRepeat(seed, pair)
 		plan, err := experiments.Compile(&s, experiments.Main)
-		return plan, usage(err, "")
+		if err != nil {
+			return nil, usage(err, "")
+		}
+		return plan, withinHalf(plan, f.moreThanHalf)
 	}
 	var first []*experiments.Plan
 	for side := range sides {
@@ -54,24 +55,13 @@ func compareInterleaved(ctx context.Context, a, b string, f runFlags, seeded boo
 	if _, err := experiments.Comparable(first[0], first[1]); err != nil {
 		return usage(fmt.Errorf("%s and %s: %w", a, b, err), "only the target and its patterns may differ; nothing was run")
 	}
-	index, err := live.Open()
+	start, err := begin(ctx, f.out, stderr)
 	if err != nil {
-		return usage(err, "set XDG_STATE_HOME to a folder that can be written")
-	}
-	if err := startable(ctx, index, stderr); err != nil {
 		return err
 	}
-	id := runID()
-	dir := f.out
-	if dir == "" {
-		dir = filepath.Join(".chaosctl", "runs", id)
-	}
-	if err := claimFolder(dir); err != nil {
-		return err
-	}
-	process.Favour()
-	ctx, hurry, release := interruptible(ctx, stderr)
-	defer release()
+	defer start.release()
+	ctx = start.ctx
+	dir := start.dir
 
 	code, complete := exitPass, 0
 	var failures error
@@ -91,7 +81,7 @@ func compareInterleaved(ctx context.Context, a, b string, f runFlags, seeded boo
 			if !f.quiet {
 				fmt.Fprintf(stderr, "pair %d of %d, %s\n", pair+1, f.repeat, []string{a, b}[side])
 			}
-			report, err := runOnce(ctx, index, []*experiments.Plan{plan}, fmt.Sprintf("%s-%s%d", id, name, pair+1), folder, f, hurry, stderr)
+			report, err := runOnce(ctx, start.index, []*experiments.Plan{plan}, fmt.Sprintf("%s-%s%d", start.id, name, pair+1), folder, f, start.hurry, stderr)
 			// That a run fails, or does not decide, is for the comparison to weigh; that
 			// it could not be made, or undone, is an error.
 			var e *exitError

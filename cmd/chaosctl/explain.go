@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -11,6 +13,8 @@ import (
 	"github.com/chaosctl/chaosctl/experiments"
 	"github.com/chaosctl/chaosctl/faults"
 	"github.com/chaosctl/chaosctl/scenarios"
+	"github.com/chaosctl/chaosctl/targets"
+	"github.com/chaosctl/chaosctl/targets/pattern"
 )
 
 func newExplain() *cobra.Command {
@@ -83,7 +87,7 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 			if o.Recovery > 0 {
 				extra = fmt.Sprintf(" (judged from %s on)", o.Recovery)
 			}
-			say("  %s, %s: %s%s", o.Load, o.Phase, o.Clause, extra)
+			say("  %s, %s: %s%s", o.Of(), o.Phase, o.Clause, extra)
 		}
 	}
 	for _, c := range p.Hypotheses.Breakers {
@@ -100,16 +104,27 @@ func explain(w io.Writer, s *scenarios.Scenario, p *experiments.Plan) error {
 	say("lower bound reaches the target, fail when the upper bound stays below it, else inconclusive.")
 	say("A fault that was not seen to take effect makes the run inconclusive: no pass without proof.")
 	if s.Control != nil {
-		var changed []string
-		for edge, spec := range s.Control.Patterns {
-			changed = append(changed, fmt.Sprintf("%s %s", edge, spec))
-		}
 		say("")
-		say("Its control (--control) runs the same with %s, and must fail on: %s.", strings.Join(changed, ", "), strings.Join(s.Control.MustFail, "; "))
+		say("Its control (--control) runs the same with %s, and must fail on: %s.", strings.Join(changes(s.Control.Change), ", "), strings.Join(s.Control.MustFail, "; "))
 		say("If both pass, the scenario shows nothing: VACUOUS.")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// changes says in a few words each what a control has otherwise.
+func changes(c targets.Change) []string {
+	var all []string
+	for _, edge := range slices.Sorted(maps.Keys(c.Patterns)) {
+		all = append(all, fmt.Sprintf("%s %s", edge, c.Patterns[edge]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Sagas)) {
+		all = append(all, fmt.Sprintf("the sagas of %s %s", name, map[pattern.Sagas]string{pattern.Durable: "on disk", pattern.Memory: "in memory"}[c.Sagas[name]]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		all = append(all, name+" started otherwise")
+	}
+	return all
 }
 
 // settings is a fault's verb and conditions in the scenario's own words, on one line.

@@ -36,6 +36,7 @@ type loadFlags struct {
 	requests    uint64
 	connections int
 	http2       bool
+	http3       bool
 	streams     int
 	descriptors string
 	timeout     time.Duration
@@ -121,7 +122,8 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
 	fl.BoolVar(&f.http2, "http2", false, "HTTP/2: by prior knowledge for http://, agreed on by TLS for https://")
-	fl.IntVar(&f.streams, "streams", 0, "HTTP/2 and gRPC: most requests under way on one connection (default 1)")
+	fl.BoolVar(&f.http3, "http3", false, "HTTP/3, over QUIC, for https:// (in a binary that was built with -tags http3)")
+	fl.IntVar(&f.streams, "streams", 0, "HTTP/2, HTTP/3 and gRPC: most requests under way on one connection (default 1)")
 	fl.StringVar(&f.descriptors, "descriptors", "", "gRPC: a file that says what the services are, as protoc and buf make it (default: the server is asked)")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "of a request, since it was due")
 	fl.StringVarP(&f.method, "method", "X", "", "method (default GET, or POST with a body)")
@@ -144,7 +146,7 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 	fl.BoolVar(&f.tls.withoutResumption, "no-resumption", false, "https: a whole handshake for every connection, instead of resuming sessions")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of every random choice")
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
-	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP/1.1 on Linux), general, or auto: fast where it can be")
+	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP and gRPC on Linux), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
 	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
@@ -348,6 +350,7 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 	if p.target.tls != nil && (p.spec.Protocol == loadgen.H2 || p.spec.Protocol == loadgen.GRPC) {
 		p.target.tls.NextProtos = []string{"h2"} // also of the first connection, which only tries
 	}
+	p.target.quic = p.spec.Protocol == loadgen.H3
 	if _, _, err := p.config().Chosen(); err != nil {
 		return nil, usage(err, "")
 	}
@@ -395,6 +398,18 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	}
 	if changed("connections") {
 		s.Connections = &f.connections
+	}
+	if f.http3 {
+		if f.http2 {
+			return errors.New("--http2 and --http3: a load speaks one of them")
+		}
+		if p.target.scheme != "https" {
+			return fmt.Errorf("--http3: HTTP/3 always goes over TLS: write https://%s", p.target.authority)
+		}
+		if s.Protocol != loadgen.AutoProtocol && s.Protocol != loadgen.H3 {
+			return fmt.Errorf("--http3: the load speaks %s already", s.Protocol)
+		}
+		s.Protocol = loadgen.H3
 	}
 	if f.http2 {
 		want := loadgen.H2C
@@ -449,9 +464,6 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	if err := checkTalkFlags(s.Protocol, changed); err != nil {
 		return err
 	}
-	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
-		return p.applyTalk(f, changed)
-	}
 	body, err := readBody(f.body)
 	if err != nil {
 		return err
@@ -459,6 +471,9 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	headers, err := parseHeaders(f.headers)
 	if err != nil {
 		return err
+	}
+	if scheme, _ := schemeOf(p.target.scheme); scheme.talks() {
+		return p.applyTalk(f, body, headers)
 	}
 	if s.Requests == nil && s.Request == nil { // a trace that brings its own
 		if f.method != "" {
@@ -641,6 +656,7 @@ func (p *loadPlan) config() loadgen.Config {
 func (p *loadPlan) run(ctx context.Context, onWindow func(loadgen.Window), onResult func(loadgen.Result)) (*loadOutcome, error) {
 	o := newLoadOutcome(p)
 	config := p.config()
+	loadgen.Reserve(config.Spec)
 	config.Start, config.OnSample, config.OnResult = time.Now(), o.sample, onResult
 	config.OnWindow = func(w loadgen.Window) {
 		o.add(w)

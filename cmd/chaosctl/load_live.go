@@ -91,6 +91,9 @@ func (l *loadLive) position() int64 {
 
 // window folds one window in.
 func (l *loadLive) window(w loadgen.Window) {
+	if w.Setup {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all.ok += w.OK

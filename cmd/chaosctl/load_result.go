@@ -24,7 +24,8 @@ type loadOutcome struct {
 
 	total   loadCounts // of what was due after the warm-up
 	last    time.Duration
-	details map[string]string // an example of each kind of error
+	details map[string]string      // an example of each kind of error
+	setups  map[string]*loadCounts // of the steps of a setup, warm-up included; in no total
 	windows []journal.Event
 	warmup  time.Duration
 	judged  bool // the windows are kept, for the verdict
@@ -80,6 +81,21 @@ func newLoadOutcome(p *loadPlan) *loadOutcome {
 }
 
 func (o *loadOutcome) add(w loadgen.Window) {
+	if w.Setup {
+		if o.setups == nil {
+			o.setups = map[string]*loadCounts{}
+		}
+		if o.setups[w.Step] == nil {
+			o.setups[w.Step] = newLoadCounts()
+		}
+		o.setups[w.Step].add(w)
+		// Connections are the stream's, whatever they were first made for.
+		o.total.connects += w.Connects
+		o.total.resumed += w.Resumed
+		o.total.connect.Merge(w.Connect)
+		o.total.handshake.Merge(w.Handshake)
+		return
+	}
 	o.last = max(o.last, w.Due+windowLength)
 	if o.seconds != nil {
 		second := int64(w.Due / time.Second)
@@ -98,6 +114,20 @@ func (o *loadOutcome) add(w loadgen.Window) {
 			OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
 		}})
 	}
+}
+
+// setup is the steps of a setup by name, in result.json's terms.
+func (o *loadOutcome) setup() []verdict.LoadResult {
+	var all []verdict.LoadResult
+	for _, name := range slices.Sorted(maps.Keys(o.setups)) {
+		c := o.setups[name]
+		r := verdict.LoadResult{Name: name, Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed, Late: c.late, Outcomes: c.outcomes}
+		if q := quantilesOf(c.latency); q != nil {
+			r.P50S, r.P90S, r.P95S, r.P99S, r.P999S, r.MaxS = q.P50S, q.P90S, q.P95S, q.P99S, q.P999S, q.MaxS
+		}
+		all = append(all, r)
+	}
+	return all
 }
 
 // windowLength is what a loadgen.Window covers.
@@ -168,16 +198,8 @@ type loadResult struct {
 	SentPerS  float64 `json:"sent_per_s"`
 	OKPerS    float64 `json:"ok_per_s"`
 
-	FirstByte *verdict.Distribution `json:"first_byte,omitempty"` // since sent, of the ok
-	Connect   *verdict.Distribution `json:"connect,omitempty"`    // how long connections took to make, before TLS
-	Handshake *verdict.Distribution `json:"handshake,omitempty"`  // and how long TLS took then
-
-	Connects      int               `json:"connects,omitempty"`
-	Resumed       int               `json:"resumed,omitempty"` // of them, those that went on with the TLS session of an earlier one
-	BytesSent     int64             `json:"bytes_sent"`
-	BytesReceived int64             `json:"bytes_received"`
-	Errors        map[string]string `json:"errors,omitempty"` // an example of each class
-	Generator     generatorHealth   `json:"generator"`
+	Errors    map[string]string `json:"errors,omitempty"` // an example of each class
+	Generator generatorHealth   `json:"generator"`
 
 	Verdict    verdict.Verdict           `json:"verdict,omitempty"`
 	Reasons    []string                  `json:"reasons,omitempty"`
@@ -204,12 +226,13 @@ func (p *loadPlan) result(o *loadOutcome) loadResult {
 			Name: p.spec.Name, Model: p.spec.Model(), Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed,
 			Queued: c.queued, Dropped: c.dropped, Late: c.late, Outcomes: c.outcomes,
 			Service: quantilesOf(c.service), Lag: quantilesOf(c.lag),
+			FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Handshake: quantilesOf(c.handshake),
+			Connects: c.connects, Resumed: c.resumed, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
+			Setup: o.setup(),
 		},
 		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
 		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
 		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
-		FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Handshake: quantilesOf(c.handshake),
-		Connects: c.connects, Resumed: c.resumed, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
 		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
 	}
 	engine, _, _ := p.config().Chosen() // its error was told before the start

@@ -129,17 +129,10 @@ func checkTalkFlags(p loadgen.Protocol, changed func(string) bool) error {
 	return nil
 }
 
-// applyTalk puts what the flags say into a stream that does not speak HTTP.
-func (p *loadPlan) applyTalk(f loadFlags, changed func(string) bool) error {
+// applyTalk puts what the flags say into a stream that does not speak HTTP; body and
+// headers are theirs.
+func (p *loadPlan) applyTalk(f loadFlags, body string, headers map[string]string) error {
 	s := &p.spec
-	body, err := readBody(f.body)
-	if err != nil {
-		return err
-	}
-	headers, err := parseHeaders(f.headers)
-	if err != nil {
-		return err
-	}
 	if f.method != "" {
 		return fmt.Errorf("--method is for http://; this is %s://", p.target.scheme)
 	}

@@ -44,6 +44,7 @@ type loadTarget struct {
 	addresses []string
 	address   string      // the one of them that is used: 192.0.2.7:8080
 	tls       *tls.Config // of https; else nil
+	quic      bool        // it is asked in HTTP/3
 }
 
 func (t loadTarget) overTLS() bool {
@@ -369,7 +370,7 @@ func (t *loadTarget) lookup(ctx context.Context) error {
 // reachable is the first of the target's addresses that accepts a connection,
 // for https with a certificate that we accept.
 func reachable(ctx context.Context, t loadTarget) (string, error) {
-	if t.scheme == "udp" {
+	if t.scheme == "udp" || t.quic {
 		return t.addresses[0], nil // only an answer tells
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha1"
+	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -21,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -36,7 +40,7 @@ import (
 
 // serveScripts gives the scripts a server in $WEB, and the same with TLS in
 // $WEBTLS, whose certificate is authority.pem, both in HTTP/1.1 and HTTP/2; $GRPC has
-// gRPC's health service, which health.binpb describes. The servers answer /NNN with that status, /slow after 60 ms, and anything else
+// gRPC's health service, which health.binpb describes, and $GRPCS the same over TLS. The servers answer /NNN with that status, /slow after 60 ms, and anything else
 // with hello; what it was asked stands in requests.log.
 func serveScripts(env *testscript.Env) error {
 	log, err := os.Create(filepath.Join(env.WorkDir, "requests.log"))
@@ -50,6 +54,10 @@ func serveScripts(env *testscript.Env) error {
 		fmt.Fprintf(log, "%s %s %s X=%s %s\n", r.Method, r.URL, r.Host, r.Header.Get("X"), body)
 		mu.Unlock()
 		status := 0
+		if r.Header.Get("Upgrade") == "websocket" {
+			echo(w, r)
+			return
+		}
 		switch _, err := fmt.Sscanf(r.URL.Path, "/%d", &status); {
 		case err == nil:
 			w.WriteHeader(status)
@@ -84,15 +92,62 @@ func serveScripts(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	// The same over TLS, with the certificate of $WEBTLS.
+	guarded, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	safeCalls := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: secure.TLS.Certificates})))
+	grpc_health_v1.RegisterHealthServer(safeCalls, health.NewServer())
+	reflection.Register(safeCalls)
+	serving.Go(func() { _ = safeCalls.Serve(guarded) })
+	env.Setenv("GRPCS", "grpcs://"+guarded.Addr().String())
 	env.Setenv("WEB", plain.URL)
 	env.Setenv("HOSTPORT", strings.TrimPrefix(plain.URL, "http://"))
 	env.Setenv("WEBTLS", secure.URL)
+	env.Setenv("HOSTPORTTLS", strings.TrimPrefix(secure.URL, "https://"))
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "authority.pem"), authority, 0o644); err != nil {
 		return err
 	}
-	env.Defer(func() { plain.Close(); secure.Close(); calls.Stop(); serving.Wait(); log.Close() })
+	env.Defer(func() {
+		plain.Close()
+		secure.Close()
+		calls.Stop()
+		safeCalls.Stop()
+		serving.Wait()
+		log.Close()
+	})
 	return serveLines(env)
+}
+
+// echo is a WebSocket (RFC 6455) on which every message, of at most 125 bytes,
+// comes back.
+func echo(w http.ResponseWriter, r *http.Request) {
+	c, in, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+	for {
+		head := make([]byte, 6) // kind, length, mask
+		if _, err := io.ReadFull(in, head); err != nil || head[1]&0x7f > 125 {
+			return
+		}
+		frame := make([]byte, 2+int(head[1]&0x7f))
+		if _, err := io.ReadFull(in, frame[2:]); err != nil || head[0]&0x0f == 8 {
+			return
+		}
+		frame[0], frame[1] = head[0], head[1]&0x7f
+		for i := range frame[2:] {
+			frame[2+i] ^= head[2+i%4]
+		}
+		if _, err := c.Write(frame); err != nil {
+			return
+		}
+	}
 }
 
 // serveLines starts a server of lines, $LINES: each comes back behind "re: ".

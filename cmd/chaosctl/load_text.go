@@ -58,6 +58,13 @@ func (t loadText) counts(b *strings.Builder, p *loadPlan, o *loadOutcome, r load
 	if r.Connects > 0 {
 		fmt.Fprintf(b, "connects   %s, at most %s at once\n", n(r.Connects), n(p.spec.MostConnections()))
 	}
+	if r.FirstByte != nil && (r.Connect != nil && r.Connect.P50S >= 0.0005 || r.Handshake != nil) {
+		fmt.Fprintf(b, "first byte p50 %s, p99 %s after the send; a connection p50 %s, p99 %s\n",
+			chart.Seconds(r.FirstByte.P50S), chart.Seconds(r.FirstByte.P99S), chart.Seconds(r.Connect.P50S), chart.Seconds(r.Connect.P99S))
+	}
+	for _, s := range r.Setup {
+		fmt.Fprintf(b, "setup      %s: %s ok, %s failed, p50 %s, max %s; in no other number\n", s.Name, n(s.OK), n(s.Failed), chart.Seconds(s.P50S), chart.Seconds(s.MaxS))
+	}
 	if r.Handshake != nil {
 		fmt.Fprintf(b, "TLS        handshake p50 %s, p99 %s; %s resumed\n", chart.Duration(o.total.handshake.Quantile(0.5)), chart.Duration(o.total.handshake.Quantile(0.99)), n(r.Resumed))
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -81,7 +83,7 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 	}
 	fmt.Fprintf(&b, "\n%s\n", p.Description)
 
-	fmt.Fprintln(&b, "\nSystem", p.Topology.System)
+	fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace("System "+p.Topology.System))
 	for _, s := range p.Topology.Services {
 		from := "reference service"
 		switch {
@@ -98,13 +100,24 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 			from += "; speaks TLS, " + map[topology.Caller]string{
 				topology.CallerTLS:   "and so do its callers, to the proxy",
 				topology.CallerPlain: "which the proxy does for its callers",
-				topology.Passthrough: "which passes the proxy by",
+				topology.Passthrough: "which passes through the proxy",
 			}[s.TLS.Caller]
 		}
 		if calls := p.Topology.CallsOf(s.Name); len(calls) > 0 {
 			from += "; calls " + strings.Join(calls, ", ")
 		}
+		if n := s.Count(); n > 1 {
+			from = fmt.Sprintf("%d instances of %s", n, from)
+		}
 		fmt.Fprintf(&b, "  %s: %s\n", s.Name, from)
+	}
+	for _, e := range p.Topology.Edges {
+		if most := p.Edges[e.Name()].HoldMost; most != 0 {
+			fmt.Fprintf(&b, "  %s: its faults hold back %s at most\n", e.Name(), most)
+		}
+	}
+	if radius := radiusLines(p); len(radius) > 0 {
+		fmt.Fprintf(&b, "\nBlast radius\n  %s\n", strings.Join(radius, "\n  "))
 	}
 	fmt.Fprintln(&b, "\nLoad")
 	for _, l := range p.Loads {
@@ -131,6 +144,30 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// radiusLines is the blast radius, as far as it is worth a line.
+func radiusLines(p *experiments.Plan) []string {
+	lines := []string{}
+	for _, r := range p.Radius() {
+		text := r.String()
+		if r.MoreThanHalf() {
+			text += ": more than half, so that run needs --more-than-half"
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+// withinHalf refuses a plan whose faults have more than half of a service's instances
+// at once, unless that is meant.
+func withinHalf(p *experiments.Plan, meant bool) error {
+	for _, r := range p.Radius() {
+		if r.MoreThanHalf() && !meant {
+			return usage(fmt.Errorf("nothing was started: more than half of a service would go wrong: %s", r), "pick fewer; or, if that is what is to be seen, --more-than-half")
+		}
+	}
+	return nil
 }
 
 func describeMoment(p *experiments.Plan, m timeline.Moment) string {
@@ -162,20 +199,28 @@ func printDecidable(w io.Writer, p *experiments.Plan) error {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "  OBJECTIVE\tREQUESTS\tPASSES WITH\tFAILS FROM\t")
 	for _, o := range p.Hypotheses.Objectives {
-		n := p.Expected(o)
-		pass, fail, enough := verdict.Decidable(o.Target(), n, p.Hypotheses.Confidence)
-		passes := fmt.Sprintf("<= %d bad", pass)
-		if pass < 0 {
-			passes = "cannot pass"
+		d := p.Expected(o)
+		requests := fmt.Sprint(d.Requests)
+		pass, fail, enough := verdict.Decidable(o.Target(), d.Requests, p.Hypotheses.Confidence)
+		passes, fails, note := fmt.Sprintf("<= %d bad", pass), fmt.Sprintf("%d bad", fail), ""
+		switch {
+		case !d.Open && !d.Bounded:
+			requests, passes, fails = "depends on answers", "-", "-"
+			note = fmt.Sprintf("users ask when they are answered; it needs at least %d requests to pass", enough)
+		case !d.Open:
+			requests = fmt.Sprintf("depends on answers, <= %d", d.Requests)
 		}
-		note := ""
-		if pass < 0 {
+		if pass < 0 && (d.Open || d.Bounded) {
+			passes = "cannot pass"
 			note = fmt.Sprintf("warning: too short to pass, needs %d requests", enough)
-			if rate := p.PhaseRate(o.Load, o.Phase); rate > 0 {
+			if rate := p.PhaseRate(o); rate > 0 {
 				note += fmt.Sprintf(" (%s)", time.Duration(float64(enough)/rate*float64(time.Second)).Round(100*time.Millisecond))
 			}
+		} else if d.Bounded {
+			passes, fails = "-", "-" // both depend on how many there will be
+			note = fmt.Sprintf("it needs at least %d requests to pass", enough)
 		}
-		fmt.Fprintf(tab, "  %s %s: %s\t%d\t%s\t%d bad\t%s\n", o.Load, o.Phase, o.Clause, n, passes, fail, note)
+		fmt.Fprintf(tab, "  %s %s: %s\t%s\t%s\t%s\t%s\n", o.Of(), o.Phase, o.Clause, requests, passes, fails, note)
 	}
 	return tab.Flush()
 }
@@ -222,7 +267,7 @@ func planYAML(p *experiments.Plan) ([]byte, error) {
 	}
 	objectives := []string{}
 	for _, o := range p.Hypotheses.Objectives {
-		objectives = append(objectives, fmt.Sprintf("%s %s: %s", o.Load, o.Phase, o.Clause))
+		objectives = append(objectives, fmt.Sprintf("%s %s: %s", o.Of(), o.Phase, o.Clause))
 	}
 	breakers := map[string][]string{}
 	for _, b := range p.Hypotheses.Breakers {
@@ -240,7 +285,9 @@ func planYAML(p *experiments.Plan) ([]byte, error) {
 		{Key: "timescale", Value: p.Timescale},
 		{Key: "plan_hash", Value: p.Hash()},
 		{Key: "topology", Value: p.Topology},
+		{Key: "blast_radius", Value: radiusLines(p)},
 		{Key: "patterns", Value: sortedPatterns(p)},
+		{Key: "edges", Value: edgeSettings(p)},
 		{Key: "load", Value: p.Loads},
 		{Key: "timeline", Value: moments},
 		{Key: "objectives", Value: objectives},
@@ -251,7 +298,18 @@ func planYAML(p *experiments.Plan) ([]byte, error) {
 		{Key: "confidence", Value: p.Hypotheses.Confidence},
 		{Key: "must_fail", Value: append([]string{}, p.MustFail...)},
 	}
+	if len(p.Target.Sagas) > 0 {
+		view = append(view, yaml.MapItem{Key: "sagas", Value: p.Target.Sagas})
+	}
 	return yaml.MarshalWithOptions(view, yaml.IndentSequence(true))
+}
+
+func edgeSettings(p *experiments.Plan) yaml.MapSlice {
+	view := yaml.MapSlice{}
+	for _, edge := range slices.Sorted(maps.Keys(p.Edges)) {
+		view = append(view, yaml.MapItem{Key: edge, Value: map[string]string{"hold_most": p.Edges[edge].HoldMost.String()}})
+	}
+	return view
 }
 
 func sortedPatterns(p *experiments.Plan) yaml.MapSlice {
@@ -285,7 +343,13 @@ func sloClaims(s verdict.SLO) []string {
 		all = append(all, fmt.Sprintf("spends at most %g %% of the budget", s.Spends*100))
 	}
 	for _, a := range s.Alerts {
-		text := fmt.Sprintf("%s at burn rate %s over %s and %s", a.Severity, a.Burn, a.Long, a.Short)
+		text := fmt.Sprintf("%s at burn rate %s over %s", a.Severity, a.Burn, a.Long)
+		if a.Short != a.Long {
+			text += fmt.Sprintf(" and %s", a.Short)
+		}
+		if a.After > 0 {
+			text += fmt.Sprintf(", for %s", a.After)
+		}
 		if a.Fires > 0 {
 			text += fmt.Sprintf(", which fires within %s", a.Fires)
 		}

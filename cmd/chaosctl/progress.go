@@ -113,6 +113,7 @@ func (p *progress) decide(e journal.Event) (lines string) {
 func (p *progress) fold(e journal.Event) string {
 	at := fmt.Sprintf("%7.1fs  ", e.At.Seconds())
 	switch {
+	case e.Window != nil && e.Window.Setup:
 	case e.Window != nil:
 		h, err := hdr.Decode(e.Window.OKLatency)
 		if err != nil || e.Window.OKLatency == "" {

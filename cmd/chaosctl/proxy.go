@@ -149,7 +149,11 @@ func serveProxies(ctx context.Context, f serveFlags, stdout, stderr io.Writer) (
 		}
 		n, err := server.Populate(config)
 		if err != nil {
-			return usage(fmt.Errorf("config %s: %w", f.config, err), `want a JSON array like [{"name":"redis","listen":"127.0.0.1:26379","upstream":"127.0.0.1:6379"}]`)
+			hint := `want a JSON array like [{"name":"redis","listen":"127.0.0.1:26379","upstream":"127.0.0.1:6379"}]`
+			if wrong := (*net.OpError)(nil); errors.As(err, &wrong) { // it could be read, and not be done
+				hint = ""
+			}
+			return usage(fmt.Errorf("config %s: %w", f.config, err), hint)
 		}
 		fmt.Fprintf(stderr, "%d %s from %s\n", n, plural(n, "proxy", "proxies"), f.config)
 	}
@@ -339,6 +343,9 @@ func inspectText(w io.Writer, p toxiproxy.Proxy, stats *toxiproxy.Stats) {
 			u := stats.Upstreams[at]
 			fmt.Fprintf(w, "upstream %s\t%d connections, %d refused\n", at, u.Connections, u.Refused)
 		}
+		for _, s := range stats.TLS {
+			fmt.Fprintf(w, "tls seen\t%s\n", seenText(s))
+		}
 		for _, why := range slices.Sorted(maps.Keys(stats.Handshakes)) {
 			fmt.Fprintf(w, "handshakes failed\t%d: %s\n", stats.Handshakes[why], why)
 		}
@@ -366,6 +373,18 @@ func inspectText(w io.Writer, p toxiproxy.Proxy, stats *toxiproxy.Stats) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Name, t.Type, t.Stream, toxicity, attributeText(t.Attributes), hit, delay)
 	}
+}
+
+// seenText is "3 with callers: api.test, TLS 1.3, h2".
+func seenText(s toxiproxy.TLSStats) string {
+	side := map[string]string{"through": "passed through", "caller": "with callers", "upstream": "with the upstream"}[s.Side]
+	words := []string{firstSet(s.ServerName, "no name")}
+	for _, word := range []string{s.Version, s.ALPN} {
+		if word != "" {
+			words = append(words, word)
+		}
+	}
+	return fmt.Sprintf("%d %s: %s", s.Connections, firstSet(side, s.Side), strings.Join(words, ", "))
 }
 
 func shortSeconds(s float64) string {

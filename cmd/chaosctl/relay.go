@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os/signal"
 	"syscall"
 	"time"
@@ -94,9 +95,19 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	http.Error(w, err.Error(), http.StatusBadGateway)
 }
 
+// ask is one try, and one call on the wire: net/http sends a GET again by itself
+// when a connection that it had used before breaks, which would be a try more than
+// the relay was told. Its second look for a connection ends the try.
 func (r *relay) ask(ctx context.Context, uri string) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
+	looked := false
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: func(string) {
+		if looked {
+			cancel()
+		}
+		looked = true
+	}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.to+uri, nil)
 	if err != nil {
 		return 0, nil, err

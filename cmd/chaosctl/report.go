@@ -188,13 +188,17 @@ func changedObjectives(texts []string) (func(*verdict.Hypotheses) error, error) 
 			for _, p := range h.Phases {
 				phases = append(phases, p.Name)
 			}
+			o.Load, o.Step = h.Named(o.Load)
 			if !slices.Contains(loads, o.Load) || !slices.Contains(phases, o.Phase) {
 				return fmt.Errorf("--set '%s %s %s': the run has no such stream or phase (streams: %s; phases: %s)",
-					o.Load, o.Phase, o.Clause, strings.Join(loads, ", "), strings.Join(phases, ", "))
+					o.Of(), o.Phase, o.Clause, strings.Join(loads, ", "), strings.Join(phases, ", "))
+			}
+			if o.Step != "" && !slices.Contains(h.Steps(o.Load), o.Step) {
+				return fmt.Errorf("--set '%s %s %s': %q has no such step (named steps: %s)", o.Of(), o.Phase, o.Clause, o.Load, strings.Join(h.Steps(o.Load), ", "))
 			}
 			at := -1
 			for i, x := range h.Objectives {
-				if x.Load == o.Load && x.Phase == o.Phase {
+				if x.Of() == o.Of() && x.Phase == o.Phase {
 					o.Settle, o.Recovery = x.Settle, x.Recovery
 					if x.Clause.Name() == o.Clause.Name() {
 						at = i

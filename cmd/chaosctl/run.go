@@ -33,6 +33,8 @@ type runFlags struct {
 	samples bool
 	quiet   bool
 	repeat  int
+
+	moreThanHalf bool
 }
 
 func newRun() *cobra.Command {
@@ -68,11 +70,14 @@ the verdict is fail when any run fails.`,
 	fl.BoolVar(&f.samples, "samples", false, "also write every request to samples.bin, in vegeta's encoding")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on stderr")
 	fl.IntVar(&f.repeat, "repeat", 1, "run it so often, with seeds derived from the first, and judge the runs together")
+	fl.BoolVar(&f.moreThanHalf, "more-than-half", false, moreThanHalfUsage)
 	cmd.MarkFlagsMutuallyExclusive("control", "sham")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = completeScenarios
 	return cmd
 }
+
+const moreThanHalfUsage = "faults may hit more than half of the instances of a service at once (chaosctl plan says whether they do)"
 
 func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdout, stderr io.Writer) error {
 	if err := checkOutput(f.output); err != nil {
@@ -114,6 +119,9 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 			if err != nil {
 				return nil, usage(err, "")
 			}
+			if err := withinHalf(plan, f.moreThanHalf); err != nil {
+				return nil, err
+			}
 			all = append(all, plan)
 		}
 		return all, nil
@@ -122,36 +130,54 @@ func runScenario(ctx context.Context, name string, f runFlags, seeded bool, stdo
 	if err != nil {
 		return err
 	}
-	id := runID()
-	index, err := live.Open()
+	b, err := begin(ctx, f.out, stderr)
 	if err != nil {
-		return usage(err, "set XDG_STATE_HOME to a folder that can be written")
-	}
-	if err := startable(ctx, index, stderr); err != nil {
 		return err
 	}
-	dir := f.out
-	if dir == "" {
-		dir = filepath.Join(".chaosctl", "runs", id)
-	}
-	if err := claimFolder(dir); err != nil {
-		return err
-	}
-
-	process.Favour()
-	ctx, hurry, release := interruptible(ctx, stderr)
-	defer release()
+	defer b.release()
 	if f.repeat > 1 {
-		return repeatScenario(ctx, index, scenario.Seed, compile, id, dir, f, hurry, stdout, stderr)
+		return repeatScenario(b.ctx, b.index, scenario.Seed, compile, b.id, b.dir, f, b.hurry, stdout, stderr)
 	}
-	report, failures := runOnce(ctx, index, compiled, id, dir, f, hurry, stderr)
+	report, failures := runOnce(b.ctx, b.index, compiled, b.id, b.dir, f, b.hurry, stderr)
 	if report == nil {
 		return failures
 	}
-	if err := printReport(stdout, f.output, dir, *report); err != nil {
+	if err := printReport(stdout, f.output, b.dir, *report); err != nil {
 		return internal(err)
 	}
 	return failures
+}
+
+// beginning is what stands before the first run of a command: where the run is
+// known, where it writes, and what ends it.
+type beginning struct {
+	ctx     context.Context // ends with the first signal
+	hurry   <-chan struct{} // closed by the second
+	release func()
+	index   *live.Index
+	id, dir string
+}
+
+// begin makes sure that runs can be made here now, and claims their folder: out,
+// or one named for the id. The caller releases it.
+func begin(ctx context.Context, out string, stderr io.Writer) (*beginning, error) {
+	index, err := live.Open()
+	if err != nil {
+		return nil, usage(err, "set XDG_STATE_HOME to a folder that can be written")
+	}
+	if err := startable(ctx, index, stderr); err != nil {
+		return nil, err
+	}
+	b := &beginning{index: index, id: runID(), dir: out}
+	if b.dir == "" {
+		b.dir = filepath.Join(".chaosctl", "runs", b.id)
+	}
+	if err := claimFolder(b.dir); err != nil {
+		return nil, err
+	}
+	process.Favour()
+	b.ctx, b.hurry, b.release = interruptible(ctx, stderr)
+	return b, nil
 }
 
 // mostRepeats is far more than anyone waits for.

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "2"); err != nil {
 		panic(err)
 	}
-	testscript.Main(m, map[string]func(){
+	commands := map[string]func(){
 		"chaosctl": main,
 		"hello":    hello,
 		"secure":   secure,
@@ -43,7 +44,10 @@ func TestMain(m *testing.M) {
 		"numbers":  numbers,
 		"asks":     asks,
 		"guarded":  guarded,
-	})
+		"relays":   relays,
+	}
+	maps.Copy(commands, http3Commands)
+	testscript.Main(m, commands)
 }
 
 // TestScripts runs testdata/script: one file per behaviour.
@@ -51,12 +55,18 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Condition: func(name string) (bool, error) {
+			if name != "http3" {
+				return false, fmt.Errorf("%q is no condition of these scripts", name)
+			}
+			return len(http3Commands) > 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
 			tmp := filepath.Join(env.WorkDir, "tmp")
 			env.Setenv("TMPDIR", tmp)
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
-			if err := serveScripts(env); err != nil {
+			if err := errors.Join(serveScripts(env), serveHTTP3(env)); err != nil {
 				return err
 			}
 			return os.MkdirAll(tmp, 0o755)
@@ -201,6 +211,38 @@ func numbers() {
 		if n, from, err := c.ReadFrom(b); err == nil {
 			_, _ = c.WriteTo(b[:n], from)
 		}
+	}
+}
+
+// relays is a user's relay of datagrams: `relays PORT TO` sends on what each caller
+// sends, from a port of the caller's own.
+func relays() {
+	port, err := net.ListenPacket("udp", "127.0.0.1:"+os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	callers := map[string]net.Conn{}
+	for b := make([]byte, 1<<16); ; {
+		n, from, err := port.ReadFrom(b)
+		if err != nil {
+			continue
+		}
+		to := callers[from.String()]
+		if to == nil {
+			if to, err = net.Dial("udp", os.Args[2]); err != nil {
+				continue
+			}
+			callers[from.String()] = to
+			go func() {
+				for b := make([]byte, 1<<16); ; {
+					if n, err := to.Read(b); err == nil {
+						_, _ = port.WriteTo(b[:n], from)
+					}
+				}
+			}()
+		}
+		_, _ = to.Write(b[:n])
 	}
 }
 

@@ -53,7 +53,15 @@ type Start struct {
 	PlanHash    string          `json:"plan_hash"` // sha256 of Plan
 	Plan        json.RawMessage `json:"plan"`
 	Environment Environment     `json:"environment"`
-	Wall        time.Time       `json:"wall"` // wall clock at offset 0
+	Wall        time.Time       `json:"wall"`            // wall clock at offset 0
+	Audit       *AuditHead      `json:"audit,omitempty"` // nil: nobody keeps one
+}
+
+// AuditHead is where the audit log ended when the run was put down in it: the run's own
+// first entry. With it, an end of that log that is missing shows.
+type AuditHead struct {
+	Entry uint64 `json:"entry"` // its number
+	Hash  string `json:"hash"`
 }
 
 // Environment is where the run took place, for whoever compares two of them.
@@ -86,6 +94,7 @@ type Phase struct {
 type Window struct {
 	Load    string `json:"load"`
 	Step    string `json:"step,omitempty"`
+	Setup   bool   `json:"setup,omitempty"` // the step is one of a user's setup: in none of the stream's counts
 	DueS    Secs   `json:"due_s"`
 	Due     int    `json:"due,omitempty"`
 	Sent    int    `json:"sent,omitempty"`
@@ -103,9 +112,20 @@ type Window struct {
 	// generator's own error.
 	Service string `json:"service,omitempty"`
 	Lag     string `json:"lag,omitempty"`
+	// FirstByte is of first byte of the answer − sent of the ok. Connect is how long
+	// each connection took to make, Handshake how long TLS took after that.
+	FirstByte string `json:"first_byte,omitempty"`
+	Connect   string `json:"connect,omitempty"`
+	Handshake string `json:"handshake,omitempty"`
+	Connects  int    `json:"connects,omitempty"` // connections made
+	Resumed   int    `json:"resumed,omitempty"`  // of them, those whose TLS session is an earlier one's
+
+	BytesSent     int64 `json:"bytes_sent,omitempty"`     // of requests
+	BytesReceived int64 `json:"bytes_received,omitempty"` // of answers, heads included
+
 	// Outcomes counts the finished by status code ("200") or by error class:
 	// timeout, refused, reset, tls, dns, dropped, protocol, canceled, check, capture,
-	// data, redirect, other.
+	// data, redirect, setup, other.
 	Outcomes map[string]int `json:"outcomes,omitempty"`
 	Sessions *Sessions      `json:"sessions,omitempty"`
 }
@@ -218,6 +238,9 @@ type Abort struct {
 type Mark struct {
 	Text    string `json:"text"`
 	Warning bool   `json:"warning,omitempty"`
+	// SuspendedS is how long the machine was suspended before this moment, while the
+	// run's clock stood still.
+	SuspendedS Secs `json:"suspended_s,omitempty"`
 }
 
 // End is the last event.

@@ -94,7 +94,7 @@ func (e Event) check() error {
 	switch {
 	case e.Window != nil:
 		w := e.Window
-		if err := negative("window", w.Due, w.Sent, w.OK, w.Failed, w.Queued, w.Dropped, w.Late); err != nil {
+		if err := negative("window", w.Due, w.Sent, w.OK, w.Failed, w.Queued, w.Dropped, w.Late, w.Connects, w.Resumed); err != nil {
 			return err
 		}
 		if s := w.Sessions; s != nil {

@@ -149,7 +149,7 @@ func (l *Live) Observe(e journal.Event) {
 	k := int64(math.Floor(float64(w.DueS.Duration()+time.Millisecond) / float64(step)))
 	for i := range l.claims {
 		x := &l.claims[i]
-		if x.o.Load == w.Load && k >= x.settled && k < x.to {
+		if x.o.about(w) && k >= x.settled && k < x.to {
 			x.add(k, w)
 		}
 		x.settle(e.At)
@@ -207,7 +207,7 @@ const memory = 1.5
 
 func (x *liveClaim) state(confidence float64) (LiveState, bool) {
 	s := estimateShare(x.windows, confidence)
-	out := LiveState{ID: x.o.ID(), Objective: x.o.Load + " " + x.o.Phase + " " + x.o.Clause.String(), Verdict: Inconclusive, Samples: s.n, Estimate: s.estimate, Basis: Independent}
+	out := LiveState{ID: x.o.ID(), Objective: x.o.Of() + " " + x.o.Phase + " " + x.o.Clause.String(), Verdict: Inconclusive, Samples: s.n, Estimate: s.estimate, Basis: Independent}
 	if s.n == 0 {
 		return out, false
 	}

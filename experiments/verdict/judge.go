@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/chaosctl/chaosctl/experiments/journal"
+	"github.com/chaosctl/chaosctl/loadgen/hdr"
 )
 
 // Why a run as a whole says nothing, whatever its parts say (Result.Void).
@@ -14,6 +15,7 @@ const (
 	NoSteadyState = "no steady state"
 	Saturated     = "generator saturated"
 	NotObserved   = "fault not observed"
+	ClockBroken   = "clock not to be trusted"
 )
 
 // lateShare is how much of a stream may be late, or lost by the generator
@@ -40,6 +42,7 @@ func Starved(late, due int) bool {
 //	a clause of `before` fails                   inconclusive, "no steady state"
 //	the load generator could not keep up         inconclusive, "generator saturated"
 //	a fault is not seen to have taken effect     inconclusive, "fault not observed"
+//	the run stood still, or its clock went back  inconclusive, "clock not to be trusted"
 //	any claim fails                              fail
 //	any claim is inconclusive, or none was made  inconclusive
 //	                                             pass
@@ -49,7 +52,7 @@ func Judge(h Hypotheses, events []journal.Event) Result {
 	out := Result{
 		Version: 1, Run: r.start.Run, Scenario: r.start.Scenario, Variant: r.start.Variant, Seed: r.start.Seed,
 		Environment: r.start.Environment, StartedAt: r.start.Wall, DurationS: sec(r.last),
-		Status: r.status(), Verdict: Pass,
+		Status: r.status(), Verdict: Pass, AuditHead: auditHead(r.start),
 		Reasons: []string{}, Warnings: []string{},
 		Objectives: []ObjectiveResult{}, Breakers: []BreakerResult{}, Invariants: []InvariantResult{},
 		Faults: []FaultResult{}, Load: []LoadResult{},
@@ -149,6 +152,10 @@ func (out *Result) conclude(h Hypotheses, r *record) {
 				void = append(void, fmt.Sprintf("Fault not observed: %s (%s on %s) %s.", f.Name, f.Kind, f.Target, f.Detail))
 			}
 		}
+	}
+	if texts := r.clockTroubles(h); len(texts) > 0 {
+		out.Void = cmp.Or(out.Void, ClockBroken)
+		void = append(void, texts...)
 	}
 	switch {
 	case out.Void != "":
@@ -295,12 +302,12 @@ func (r *record) total(l Load) LoadResult {
 	out := sum(l.Name, slots...)
 	out.Model = l.Model
 	out.Service, out.Lag = distribution(st.service), distribution(st.lag)
-	for _, name := range st.stepNames {
-		out.Steps = append(out.Steps, sum(name, st.steps[name]))
-	}
+	out.FirstByte, out.Connect, out.Handshake = distribution(st.firstByte), distribution(st.connect), distribution(st.handshake)
+	out.Connects, out.Resumed, out.BytesSent, out.BytesReceived = st.connects, st.resumed, st.bytesSent, st.bytesReceived
+	out.Steps, out.Setup = st.steps.sums(), st.setup.sums()
 	if s := st.sessions; s != nil {
 		out.Sessions = &SessionResult{Completed: s.Completed, Failed: s.Failed, Cut: s.Cut}
-		quantiles(st.durations, quantile{0.5, &out.Sessions.P50S}, quantile{0.95, &out.Sessions.P95S}, quantile{1, &out.Sessions.MaxS})
+		quantiles(bucketsOf(st.durations), quantile{0.5, &out.Sessions.P50S}, quantile{0.95, &out.Sessions.P95S}, quantile{1, &out.Sessions.MaxS})
 	}
 	return out
 }
@@ -331,7 +338,8 @@ func sum(name string, slots ...*slot) LoadResult {
 }
 
 // distribution is nil of nothing.
-func distribution(all []bucket) *Distribution {
+func distribution(h *hdr.Histogram) *Distribution {
+	all := bucketsOf(h)
 	if len(all) == 0 {
 		return nil
 	}
@@ -407,4 +415,11 @@ func familyError(objectives []ObjectiveResult, confidence float64) string {
 
 func confidenceText(c float64) string {
 	return trimmed(100*math.Ceil(c*1e4)/1e4, 2) + "%"
+}
+
+func auditHead(s journal.Start) string {
+	if s.Audit == nil {
+		return ""
+	}
+	return s.Audit.Hash
 }

@@ -306,20 +306,43 @@ func TestSteps(t *testing.T) {
 	}
 	h := Hypotheses{
 		Confidence: 0.95, Phases: []Phase{{Name: "before", End: time.Second}}, Loads: []Load{{Name: "shoppers", Model: "open"}},
-		Objectives: []Objective{{Load: "shoppers", Phase: "before", Clause: clause(t, "ok >= 10%")}},
+		Objectives: []Objective{
+			{Load: "shoppers", Phase: "before", Clause: clause(t, "ok >= 10%")},
+			{Load: "shoppers", Step: "buy", Phase: "before", Clause: clause(t, "p50 < 10ms")},
+			{Load: "shoppers", Step: "look", Phase: "before", Clause: clause(t, "p50 < 10ms")},
+			{Load: "shoppers", Step: "pay", Phase: "before", Clause: clause(t, "ok >= 10%")},
+		},
 	}
 	r := Judge(h, []journal.Event{
 		{Start: &journal.Start{Version: journal.Version}},
 		at(journal.Window{Step: "buy", Due: 10, Sent: 10, OK: 8, Failed: 2, OKLatency: latency(20*time.Millisecond, 8), FailedLatency: latency(30*time.Millisecond, 2), Outcomes: map[string]int{"201": 8, "check": 2}}),
 		at(journal.Window{Step: "look", Due: 5, Sent: 5, OK: 5, OKLatency: latency(time.Millisecond, 5), Outcomes: map[string]int{"200": 5}}),
 		at(journal.Window{Step: "look", DueS: journal.Secs(100 * time.Millisecond), Due: 3, Sent: 3, OK: 3, OKLatency: latency(time.Millisecond, 3), Outcomes: map[string]int{"200": 3}}),
+		at(journal.Window{Step: "login", Setup: true, Due: 40, Sent: 40, Failed: 40, FailedLatency: latency(time.Second, 40), Connects: 1, BytesSent: 9}),
+		at(journal.Window{Step: "look", FirstByte: latency(2*time.Millisecond, 3), Connect: latency(3*time.Millisecond, 2), Handshake: latency(4*time.Millisecond, 1), Connects: 2, Resumed: 1, BytesSent: 100, BytesReceived: 1000}),
 		at(journal.Window{Sessions: &journal.Sessions{Completed: 7, Failed: 2, Cut: 1, Duration: latency(200*time.Millisecond, 7)}}),
 		{At: time.Second, End: &journal.End{Status: "completed"}},
 	})
 	if o := r.Objectives[0]; o.Samples != 18 {
 		t.Errorf("%d samples, want the 18 of all steps", o.Samples)
 	}
+	for i, want := range []ObjectiveResult{
+		1: {ID: "shoppers.buy before p50", Load: "shoppers.buy", Samples: 10, Verdict: Fail},
+		2: {ID: "shoppers.look before p50", Load: "shoppers.look", Samples: 8, Verdict: Pass},
+		3: {ID: "shoppers.pay before ok", Load: "shoppers.pay", Verdict: Inconclusive, Note: `no data: no session of "shoppers" came to its step "pay" in the whole run`},
+	} {
+		if o := r.Objectives[i]; i > 0 && (o.ID != want.ID || o.Load != want.Load || o.Samples != want.Samples || o.Verdict != want.Verdict || want.Note != "" && o.Note != want.Note) {
+			t.Errorf("objective %d is %+v, want %+v", i, o, want)
+		}
+	}
 	l := r.Load[0]
+	if l.Connects != 3 || l.Resumed != 1 || l.BytesSent != 100 || l.BytesReceived != 1000 ||
+		l.FirstByte == nil || math.Abs(l.FirstByte.P50S-0.002) > 1e-5 || math.Abs(l.Connect.MaxS-0.003) > 1e-5 || math.Abs(l.Handshake.MaxS-0.004) > 1e-5 {
+		t.Errorf("what the connections cost: %+v", l)
+	}
+	if len(l.Setup) != 1 || l.Setup[0].Name != "login" || l.Setup[0].Failed != 40 {
+		t.Errorf("setup %+v", l.Setup)
+	}
 	if l.Due != 18 || l.OK != 16 || l.Failed != 2 || len(l.Steps) != 2 || l.Sessions == nil {
 		t.Fatalf("%+v", l)
 	}
@@ -358,5 +381,51 @@ func TestClockThatGoesBackIsSaid(t *testing.T) {
 	}
 	if r := Judge(p.h, events); !slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "clock went back by 1.4 s") }) {
 		t.Errorf("a clock that went back by 1.5 s: warnings %v", r.Warnings)
+	} else if r.Verdict != Inconclusive || r.Void != ClockBroken {
+		t.Errorf("a clock that went back by 1.5 s: %s (%s), want inconclusive", r.Verdict, r.Void)
+	}
+}
+
+// TestRunThatStoodStill: a journal without a line for a time in which requests were
+// due is no evidence, whatever was told of that time afterwards; a silence of a
+// closed stream, or a shorter one, is nothing.
+func TestRunThatStoodStill(t *testing.T) {
+	const drawn = "rate 5\nphase before 2s\nphase during 4s\nobjective l during ok >= 50%\nload l |############################################################|\n"
+	for name, c := range map[string]struct {
+		from, to time.Duration
+		model    string
+		void     string
+	}{
+		"stopped for 2 s":        {3 * time.Second, 5 * time.Second, "open", ClockBroken},
+		"stopped for 0.8 s":      {3 * time.Second, 3800 * time.Millisecond, "open", ""},
+		"users waiting":          {3 * time.Second, 5 * time.Second, "closed", ""},
+		"across two phases":      {1500 * time.Millisecond, 3500 * time.Millisecond, "open", ClockBroken},
+		"not a second of either": {1200 * time.Millisecond, 2800 * time.Millisecond, "open", ""},
+	} {
+		p := parsePicture(t, drawn)
+		for i := range p.h.Loads {
+			p.h.Loads[i].Model = c.model
+		}
+		events := p.events()
+		for i := range events { // told when it went on
+			if at := events[i].At; at > c.from && at < c.to {
+				events[i].At = c.to
+			}
+		}
+		r := Judge(p.h, events)
+		if r.Void != c.void || (c.void != "" && (r.Verdict != Inconclusive || !strings.Contains(strings.Join(r.Reasons, " "), "stood still from"))) {
+			t.Errorf("%s: %s, void %q, %q; want void %q", name, r.Verdict, r.Void, r.Reasons, c.void)
+		}
+	}
+}
+
+// TestSuspendedMachine: the journal's mark of it makes the run inconclusive.
+func TestSuspendedMachine(t *testing.T) {
+	p := parsePicture(t, "rate 5\nphase during 4s\nobjective l during ok >= 50%\nload l |########################################|\n")
+	events := p.events()
+	mark := journal.Event{At: events[len(events)/2].At, Mark: &journal.Mark{Text: "the machine was suspended for 1m0s", Warning: true, SuspendedS: journal.Secs(time.Minute)}}
+	r := Judge(p.h, slices.Insert(events, len(events)/2, mark))
+	if r.Verdict != Inconclusive || r.Void != ClockBroken || !slices.Contains(r.Reasons, "The machine was suspended for 60 s in the middle of the run.") {
+		t.Errorf("%s (%s): %q", r.Verdict, r.Void, r.Reasons)
 	}
 }

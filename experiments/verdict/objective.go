@@ -3,8 +3,10 @@ package verdict
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
+	"github.com/chaosctl/chaosctl/experiments/journal"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
 )
 
@@ -19,6 +21,44 @@ func claimOf(c expect.Clause) (claim, func(*slot) int) {
 	return claim{target: c.Ratio, atLeast: c.Op == ">" || c.Op == ">="}, func(s *slot) int { return s.ok }
 }
 
+// Of is whom the objective is about, as it is named everywhere: the stream, or
+// STREAM.STEP.
+func (o Objective) Of() string {
+	if o.Step == "" {
+		return o.Load
+	}
+	return o.Load + "." + o.Step
+}
+
+// Named takes such a name apart: a stream's own comes first.
+func (h Hypotheses) Named(name string) (load, step string) {
+	load = name
+	for _, l := range h.Loads {
+		if l.Name == name {
+			return name, ""
+		}
+		if rest, ok := strings.CutPrefix(name, l.Name+"."); ok && (step == "" || len(rest) < len(step)) {
+			load, step = l.Name, rest
+		}
+	}
+	return load, step
+}
+
+// Steps are the steps of a stream that an objective may be about.
+func (h Hypotheses) Steps(load string) []string {
+	for _, l := range h.Loads {
+		if l.Name == load {
+			return l.Steps
+		}
+	}
+	return nil
+}
+
+// about tells whether the requests of a window are among those of the objective.
+func (o Objective) about(w *journal.Window) bool {
+	return o.Load == w.Load && !w.Setup && (o.Step == "" || o.Step == w.Step)
+}
+
 // Target is the share that the objective's clause sets as the limit: 0.99 for
 // `ok >= 99%`, 0.95 for `p95 < 250ms`.
 func (o Objective) Target() float64 {
@@ -29,7 +69,7 @@ func (o Objective) Target() float64 {
 // judgeObjective judges one clause about one stream in one phase.
 func judgeObjective(h Hypotheses, r *record, o Objective) ObjectiveResult {
 	out := ObjectiveResult{
-		ID: o.ID(), Load: o.Load, Phase: o.Phase, Objective: o.Clause.String(),
+		ID: o.ID(), Load: o.Of(), Phase: o.Phase, Objective: o.Clause.String(),
 		Verdict: Inconclusive, Unit: "ratio", PerPhase: map[string]*float64{},
 	}
 	if o.Clause.Metric == expect.Percentile {
@@ -53,13 +93,13 @@ func judgeObjective(h Hypotheses, r *record, o Objective) ObjectiveResult {
 		return out
 	}
 
-	ws := r.between(o.Load, from, to, good)
+	ws := r.between(o.Of(), from, to, good)
 	r.markRegimes(h, ws, from)
 	s := estimateShare(ws, h.Confidence)
 	out.Samples, out.EffectiveSamples = s.n, math.Round(s.effective*10)/10
 	if s.n == 0 {
 		out.NeededSamples = smallest(c, h.Confidence)
-		out.Note = "no data: " + r.whyNoData(o.Load, from)
+		out.Note = "no data: " + r.whyNoData(o, from)
 		return out
 	}
 	out.Estimate, out.Low, out.High = ptr(s.estimate), ptr(s.low), ptr(s.high)
@@ -131,10 +171,10 @@ func judged(h Hypotheses, o Objective) (from, to time.Duration, ok bool) {
 // value is what people read: the share for ok, seconds for a percentile.
 func (r *record) value(o Objective, from, to time.Duration) *float64 {
 	if o.Clause.Metric == expect.Percentile {
-		return r.quantile(o.Load, from, to, o.Clause.Quantile)
+		return r.quantile(o.Of(), from, to, o.Clause.Quantile)
 	}
 	var n, good int
-	for _, w := range r.between(o.Load, from, to, func(s *slot) int { return s.ok }) {
+	for _, w := range r.between(o.Of(), from, to, func(s *slot) int { return s.ok }) {
 		n, good = n+w.n, good+w.good
 	}
 	if n == 0 {
@@ -143,11 +183,13 @@ func (r *record) value(o Objective, from, to time.Duration) *float64 {
 	return ptr(float64(good) / float64(n))
 }
 
-// whyNoData says why nothing is known of a stream from some moment on.
-func (r *record) whyNoData(load string, from time.Duration) string {
+// whyNoData says why nothing is known of a stream, or a step, from some moment on.
+func (r *record) whyNoData(o Objective, from time.Duration) string {
 	switch {
-	case r.streams[load] == nil:
-		return fmt.Sprintf("stream %q sent nothing in the whole run", load)
+	case r.streams[o.Load] == nil:
+		return fmt.Sprintf("stream %q sent nothing in the whole run", o.Load)
+	case r.streams[o.Of()] == nil:
+		return fmt.Sprintf("no session of %q came to its step %q in the whole run", o.Load, o.Step)
 	case r.last < from:
 		return fmt.Sprintf("the run ended at %s, before this part began", seconds(r.last))
 	case !r.complete:

@@ -102,7 +102,8 @@ func (r Result) verdictOf(name string) (Verdict, bool) {
 			consider(b.Verdict)
 		}
 		for _, c := range b.Checks {
-			if word, _, _ := strings.Cut(c.Claim, " "); b.Edge+" "+word == name {
+			word, _, _ := strings.Cut(strings.TrimPrefix(c.Claim, "while "), " ") // "while open: p99 < 20ms"
+			if b.Edge+" "+strings.TrimSuffix(word, ":") == name {
 				consider(c.Verdict)
 			}
 		}

@@ -99,7 +99,7 @@ func describe(r Result) string {
 		line("fault %s: observed %v, fired %d, in %s out %s, verified %v (%s)", f.Name, f.ObservedOK, f.Fired, number(f.InjectedAtS), number(f.RevertedAtS), f.VerifiedReverted, f.Detail)
 	}
 	for _, x := range r.Recovery {
-		line("recovery %s: %s s, allowed %g s (%s)", x.Load, number(x.MeasuredS), x.AllowedS, x.Detail)
+		line("recovery %s: %s s, at least %s s, at most %s s, allowed %g s (%s)", x.Load, number(x.MeasuredS), number(x.AtLeastS), number(x.AtMostS), x.AllowedS, x.Detail)
 	}
 	for _, s := range r.Reasons {
 		line("- %s", s)

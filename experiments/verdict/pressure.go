@@ -67,7 +67,7 @@ func compareCPU(f Fault, o map[string]float64) (ok bool, detail string) {
 func compareMemory(f Fault, o map[string]float64) (ok bool, detail string) {
 	asked := o["held_bytes"]
 	if v := f.Asked["rss_bytes"]; v > 0 {
-		asked = v
+		asked = v * max(1, o["instances"]) // for each of them
 	}
 	got := o["rss_bytes"]
 	detail = fmt.Sprintf("held %s of the %s asked for", mebibytes(got), mebibytes(asked))
@@ -79,8 +79,9 @@ func compareDisk(f Fault, o map[string]float64) (ok bool, detail string) {
 		return o["bytes"] > 0 && o["free_bytes"] <= left+diskSlack,
 			fmt.Sprintf("wrote %s, which left %s free; asked was %s", mebibytes(o["bytes"]), mebibytes(o["free_bytes"]), mebibytes(left))
 	}
-	return o["bytes"] >= f.Asked["bytes"] && o["bytes"] > 0,
-		fmt.Sprintf("took %s of the disk; asked was %s; %s were left free", mebibytes(o["bytes"]), mebibytes(f.Asked["bytes"]), mebibytes(o["free_bytes"]))
+	asked := f.Asked["bytes"] * max(1, o["instances"]) // for each of them
+	return o["bytes"] >= asked && o["bytes"] > 0,
+		fmt.Sprintf("took %s of the disk; asked was %s; %s were left free", mebibytes(o["bytes"]), mebibytes(asked), mebibytes(o["free_bytes"]))
 }
 
 func compareLookups(f Fault, o map[string]float64) (ok bool, detail string) {

@@ -39,6 +39,10 @@ type record struct {
 	abort    *journal.Abort
 	warnings []string
 
+	wentBack  time.Duration // by how much the journal's clock did, at most; 0: it did not
+	suspended time.Duration // how long the machine was, altogether
+	silences  []silence
+
 	learnt    map[string]learnt // by SLO
 	collected []time.Duration   // when edges were collected, ascending, each once
 }
@@ -48,14 +52,68 @@ type stream struct {
 	slots map[int64]*slot
 	order []int64 // ascending
 
-	// Of sessions, over the whole run: steps by name, in the order in which they
-	// appeared; nil sessions where there are none.
-	steps     map[string]*slot
-	stepNames []string
-	sessions  *journal.Sessions
-	durations []bucket // of the completed sessions
-	service   []bucket // done − sent of the ok
-	lag       []bucket // sent − due where nothing was queued
+	of string // the stream, where this is one of its steps that an objective is about
+
+	// Of sessions, over the whole run; nil sessions where there are none.
+	steps, setup named
+	sessions     *journal.Sessions
+
+	// Over the whole run, in µs.
+	durations *hdr.Histogram // of the completed sessions
+	service   *hdr.Histogram // done − sent of the ok
+	lag       *hdr.Histogram // sent − due where nothing was queued
+	firstByte *hdr.Histogram // of the answer − sent of the ok
+	connect   *hdr.Histogram // of each connection made
+	handshake *hdr.Histogram // and of TLS after that
+
+	connects, resumed        int
+	bytesSent, bytesReceived int64
+}
+
+func newStream(of string) *stream {
+	return &stream{
+		of: of, slots: map[int64]*slot{}, durations: hdr.New(), service: hdr.New(), lag: hdr.New(),
+		firstByte: hdr.New(), connect: hdr.New(), handshake: hdr.New(),
+	}
+}
+
+// slot is number k, which is there from now on.
+func (st *stream) slot(k int64) *slot {
+	s := st.slots[k]
+	if s == nil {
+		s = newSlot()
+		st.slots[k] = s
+		st.order = append(st.order, k)
+	}
+	return s
+}
+
+// named is slots by the name of a step, in the order in which they appeared.
+type named struct {
+	slots map[string]*slot
+	names []string
+}
+
+func (n *named) slot(name string) *slot {
+	s := n.slots[name]
+	if s == nil {
+		if n.slots == nil {
+			n.slots = map[string]*slot{}
+		}
+		s = newSlot()
+		n.slots[name] = s
+		n.names = append(n.names, name)
+	}
+	return s
+}
+
+// sums are the steps' numbers.
+func (n *named) sums() []LoadResult {
+	var all []LoadResult
+	for _, name := range n.names {
+		all = append(all, sum(name, n.slots[name]))
+	}
+	return all
 }
 
 // slot adds up all that became known of the requests due in 100 ms.
@@ -69,6 +127,8 @@ type slot struct {
 
 	okLatency, failedLatency []bucket
 }
+
+func newSlot() *slot { return &slot{outcomes: map[string]int{}} }
 
 // bucket is one of a histogram's, widths of 0.1 % at most.
 type bucket struct {
@@ -121,18 +181,22 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		breakers: map[string][]breakerLine{},
 		learnt:   map[string]learnt{},
 	}
-	jumped := false // once is enough to say
 	for i, e := range events {
-		if back := r.last - e.At; back > clockBack && !jumped {
-			jumped = true
-			r.warn("the journal's clock went back by %s, from %s: times around it, and what is judged by them, are not to be trusted", seconds(back), seconds(r.last))
+		if back := r.last - e.At; back > clockBack {
+			if r.wentBack == 0 { // once is enough to say
+				r.warn("the journal's clock went back by %s, from %s: times around it, and what is judged by them, are not to be trusted", seconds(back), seconds(r.last))
+			}
+			r.wentBack = max(r.wentBack, back)
+		}
+		if e.At-r.last >= longSilence && i > 0 {
+			r.silences = append(r.silences, silence{r.last, e.At})
 		}
 		r.last = max(r.last, e.At)
 		switch {
 		case e.Start != nil && i == 0:
 			r.start = *e.Start
 		case e.Window != nil:
-			r.addWindow(e.Window)
+			r.addWindow(h, e.Window)
 			r.learn(h, e.At, e.Window)
 		case e.Edge != nil:
 			r.edges[e.Edge.Edge] = append(r.edges[e.Edge.Edge], edgeLine{at: e.At, Edge: *e.Edge})
@@ -149,6 +213,7 @@ func collect(h Hypotheses, events []journal.Event) *record {
 		case e.Abort != nil:
 			r.abort = e.Abort
 		case e.Mark != nil && e.Mark.Warning:
+			r.suspended += e.Mark.SuspendedS.Duration()
 			r.warn("%s", e.Mark.Text)
 		case e.End != nil:
 			r.end = e.End
@@ -167,36 +232,37 @@ func (r *record) warn(format string, args ...any) {
 	}
 }
 
-func (r *record) addWindow(w *journal.Window) {
+func (r *record) addWindow(h Hypotheses, w *journal.Window) {
 	st := r.streams[w.Load]
 	if st == nil {
-		st = &stream{slots: map[int64]*slot{}}
+		st = newStream(w.Load)
 		r.streams[w.Load] = st
+	}
+	ok, failed := r.decode(w.OKLatency, w.Load), r.decode(w.FailedLatency, w.Load)
+	// Connections are the stream's, whatever they were first made for.
+	r.merge(st.connect, w.Connect, w.Load)
+	r.merge(st.handshake, w.Handshake, w.Load)
+	st.connects += w.Connects
+	st.resumed += w.Resumed
+	if w.Setup {
+		st.setup.slot(w.Step).add(w, ok, failed)
+		return
 	}
 	// A due time is a multiple of 100 ms, give or take rounding to the microsecond.
 	k := int64(math.Floor(float64(w.DueS.Duration()+time.Millisecond) / float64(step)))
-	s := st.slots[k]
-	if s == nil {
-		s = &slot{outcomes: map[string]int{}}
-		st.slots[k] = s
-		st.order = append(st.order, k)
-	}
-	ok, failed := r.decode(w.OKLatency, w.Load), r.decode(w.FailedLatency, w.Load)
-	s.add(w, ok, failed)
-	st.service = append(st.service, r.decode(w.Service, w.Load)...)
-	st.lag = append(st.lag, r.decode(w.Lag, w.Load)...)
+	st.slot(k).add(w, ok, failed)
 	if w.Step != "" {
-		s := st.steps[w.Step]
-		if s == nil {
-			if st.steps == nil {
-				st.steps = map[string]*slot{}
-			}
-			s = &slot{outcomes: map[string]int{}}
-			st.steps[w.Step] = s
-			st.stepNames = append(st.stepNames, w.Step)
-		}
-		s.add(w, ok, failed)
+		st.steps.slot(w.Step).add(w, ok, failed)
+		r.addClaimed(h, k, w, ok, failed)
 	}
+	for _, x := range []struct {
+		to      *hdr.Histogram
+		encoded string
+	}{{st.service, w.Service}, {st.lag, w.Lag}, {st.firstByte, w.FirstByte}} {
+		r.merge(x.to, x.encoded, w.Load)
+	}
+	st.bytesSent += w.BytesSent
+	st.bytesReceived += w.BytesReceived
 	if w.Sessions != nil {
 		if st.sessions == nil {
 			st.sessions = new(journal.Sessions)
@@ -204,7 +270,23 @@ func (r *record) addWindow(w *journal.Window) {
 		st.sessions.Completed += w.Sessions.Completed
 		st.sessions.Failed += w.Sessions.Failed
 		st.sessions.Cut += w.Sessions.Cut
-		st.durations = append(st.durations, r.decode(w.Sessions.Duration, w.Load)...)
+		r.merge(st.durations, w.Sessions.Duration, w.Load)
+	}
+}
+
+// addClaimed keeps the slots of a step apart, where an objective is about it.
+func (r *record) addClaimed(h Hypotheses, k int64, w *journal.Window, ok, failed []bucket) {
+	for _, o := range h.Objectives {
+		if o.Step == "" || !o.about(w) {
+			continue
+		}
+		st := r.streams[o.Of()]
+		if st == nil {
+			st = newStream(o.Load)
+			r.streams[o.Of()] = st
+		}
+		st.slot(k).add(w, ok, failed)
+		return // others may be about the same step
 	}
 }
 
@@ -224,6 +306,19 @@ func (s *slot) add(w *journal.Window, ok, failed []bucket) {
 	s.failedLatency = append(s.failedLatency, failed...)
 }
 
+// merge adds a histogram of the journal to one over the whole run.
+func (r *record) merge(to *hdr.Histogram, encoded, whose string) {
+	if encoded == "" {
+		return
+	}
+	h, err := hdr.Decode(encoded)
+	if err != nil {
+		r.warn("%s: a histogram in the journal cannot be read: %v", whose, err)
+		return
+	}
+	to.Merge(h)
+}
+
 // decode reads a histogram's buckets.
 func (r *record) decode(encoded, whose string) []bucket {
 	if encoded == "" {
@@ -234,6 +329,10 @@ func (r *record) decode(encoded, whose string) []bucket {
 		r.warn("%s: a histogram in the journal cannot be read, its requests count as slow: %v", whose, err)
 		return nil
 	}
+	return bucketsOf(h)
+}
+
+func bucketsOf(h *hdr.Histogram) []bucket {
 	var all []bucket
 	h.Each(func(low, high time.Duration, n int64) {
 		all = append(all, bucket{low, high, int(min(n, math.MaxInt32))})
@@ -247,11 +346,11 @@ func (r *record) decode(encoded, whose string) []bucket {
 // failed. In one that was cut off, a request that was due longer ago than its
 // timeout has failed too; of a younger one nothing is known, and it is in no share.
 func (r *record) settleSlots(h Hypotheses) {
-	for name, st := range r.streams {
+	for _, st := range r.streams {
 		slices.Sort(st.order)
 		timeout := 10 * time.Second
 		for _, l := range h.Loads {
-			if l.Name == name && l.Timeout > 0 {
+			if l.Name == st.of && l.Timeout > 0 {
 				timeout = l.Timeout
 			}
 		}

@@ -66,18 +66,23 @@ func Repeat(scenario string, asked int, confidence float64, runs []Result, folde
 		}
 		counts[run.Verdict]++
 		out.Runs = append(out.Runs, run)
+		// Nothing of a run that does not count is evidence, for or against any claim.
+		claim := out.claim
+		if r.Void != "" {
+			claim = func(name, unit string, _ Verdict, _ *float64) { out.claim(name, unit, Inconclusive, nil) }
+		}
 		for _, o := range r.Objectives {
-			out.claim(o.Load+" "+o.Phase+" "+o.Objective, o.Unit, o.Verdict, o.Value)
+			claim(o.Load+" "+o.Phase+" "+o.Objective, o.Unit, o.Verdict, o.Value)
 		}
 		for _, b := range r.Breakers {
-			out.claim("breaker "+b.Edge, "s", b.Verdict, b.TimeToOpenS)
+			claim("breaker "+b.Edge, "s", b.Verdict, b.TimeToOpenS)
 		}
 		for _, x := range r.Invariants {
-			out.claim("invariant "+x.Name, "", x.Verdict, nil)
+			claim("invariant "+x.Name, "", x.Verdict, nil)
 		}
 		for _, x := range r.SLOs {
 			if x.Verdict != "" {
-				out.claim("slo "+x.Name, "ratio", x.Verdict, x.Spent)
+				claim("slo "+x.Name, "ratio", x.Verdict, x.Spent)
 			}
 		}
 		if r.Control != nil {

@@ -37,6 +37,11 @@ func TestRepeatSaysWhatRunsShow(t *testing.T) {
 			t.Errorf("%s: claim %+v", name, k)
 		}
 	}
+	// What does not count says nothing about any claim either.
+	void := Result{Status: "completed", Verdict: Inconclusive, Void: Saturated, Objectives: []ObjectiveResult{{Load: "l", Phase: "during", Objective: "ok >= 99%", Verdict: Pass, Value: ptr(1.0)}}}
+	if got := Repeat("s", 2, 0.95, []Result{void, void}, []string{"1", "2"}); got.Claims[0].Pass != 0 || got.Claims[0].Inconclusive != 2 || got.Claims[0].Low != nil || got.Claims[0].Median != nil {
+		t.Errorf("claims of runs that do not count: %+v", got.Claims)
+	}
 	// A pair is judged as a pair.
 	vacuous := Result{Status: "completed", Verdict: Pass, Control: &ControlResult{Pair: Vacuous}}
 	if got := Repeat("s", 1, 0.95, []Result{vacuous}, []string{"1"}); got.Verdict != Fail {

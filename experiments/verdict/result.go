@@ -44,12 +44,15 @@ type Load struct {
 	Model   string        `json:"model"` // open | closed
 	To      string        `json:"to"`
 	Timeout time.Duration `json:"timeout_ns"`
+	Steps   []string      `json:"steps,omitempty"` // of its sessions, those with a name
 }
 
-// Objective is one clause about one stream in one phase. Its ID, for
-// `must_fail` and for reports, is "load phase metric": "shoppers during p95".
+// Objective is one clause about one stream, or one step of its sessions, in one
+// phase. Its ID, for `must_fail` and for reports, is "load phase metric":
+// "shoppers during p95", "shoppers.pay during p95".
 type Objective struct {
 	Load     string        `json:"load"`
+	Step     string        `json:"step,omitempty"` // only its requests; empty: all of the stream
 	Phase    string        `json:"phase"`
 	Clause   expect.Clause `json:"clause"`
 	Settle   time.Duration `json:"settle_ns,omitempty"`   // start of `during` not judged
@@ -93,7 +96,7 @@ type Result struct {
 	Seed        uint64              `json:"seed"`
 	Status      string              `json:"status"` // completed, aborted, interrupted, failed
 	Verdict     Verdict             `json:"verdict"`
-	Void        string              `json:"void,omitempty"` // why nothing in this run counts: see NoSteadyState, Saturated, NotObserved
+	Void        string              `json:"void,omitempty"` // why nothing in this run counts: see NoSteadyState, Saturated, NotObserved, ClockBroken
 	Reasons     []string            `json:"reasons"`
 	Warnings    []string            `json:"warnings"`
 	Objectives  []ObjectiveResult   `json:"objectives"`
@@ -108,7 +111,8 @@ type Result struct {
 	Environment journal.Environment `json:"environment"`
 	StartedAt   time.Time           `json:"started_at"`
 	DurationS   float64             `json:"duration_s"`
-	JournalHead string              `json:"journal_head"` // hash of the last line
+	JournalHead string              `json:"journal_head"`         // hash of the last line
+	AuditHead   string              `json:"audit_head,omitempty"` // hash of the audit log's entry with which the run began
 }
 
 // ObjectiveResult judges one clause. Estimate, Low and High are in the clause's
@@ -117,7 +121,7 @@ type Result struct {
 // when the percentile falls among them).
 type ObjectiveResult struct {
 	ID               string              `json:"id"`
-	Load             string              `json:"load"`
+	Load             string              `json:"load"` // a stream, or STREAM.STEP
 	Phase            string              `json:"phase"`
 	Objective        string              `json:"objective"` // "p95 < 700ms"
 	Verdict          Verdict             `json:"verdict"`
@@ -215,9 +219,24 @@ type LoadResult struct {
 	Lag      *Distribution  `json:"lag,omitempty"`
 	Outcomes map[string]int `json:"outcomes,omitempty"`
 
+	// FirstByte is first byte of the answer − sent, of the ok: what the server took
+	// before it answered. Connect is how long connections took to make, Handshake how
+	// long TLS took after that; null where none was made.
+	FirstByte *Distribution `json:"first_byte,omitempty"`
+	Connect   *Distribution `json:"connect,omitempty"`
+	Handshake *Distribution `json:"handshake,omitempty"`
+
+	Connects      int   `json:"connects,omitempty"`
+	Resumed       int   `json:"resumed,omitempty"` // of them, those that went on with the TLS session of an earlier one
+	BytesSent     int64 `json:"bytes_sent,omitempty"`
+	BytesReceived int64 `json:"bytes_received,omitempty"` // heads included
+
 	// Of a stream of sessions: its steps in the order in which they were first
 	// asked, each with a name and numbers like a stream, and the sessions as such.
+	// The requests of a user's setup are counted in none of the numbers above, but the
+	// connections that were made for them are.
 	Steps    []LoadResult   `json:"steps,omitempty"`
+	Setup    []LoadResult   `json:"setup,omitempty"`
 	Sessions *SessionResult `json:"sessions,omitempty"`
 }
 
@@ -248,8 +267,11 @@ type Distribution struct {
 type RecoveryResult struct {
 	Load      string   `json:"load"`
 	MeasuredS *float64 `json:"measured_s"` // null: not recovered within the run
-	AllowedS  float64  `json:"allowed_s"`
-	Detail    string   `json:"detail,omitempty"`
+	// The bounds, each at the confidence of the objectives (recoveryBounds).
+	AtLeastS *float64 `json:"at_least_s"` // null: it is not shown that a clause ever did not hold
+	AtMostS  *float64 `json:"at_most_s"`  // null: too few requests behind it to show that the clauses held
+	AllowedS float64  `json:"allowed_s"`
+	Detail   string   `json:"detail,omitempty"`
 }
 
 // ControlResult is the judgement of a pair: the scenario, and its control variant.

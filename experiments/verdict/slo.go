@@ -31,13 +31,15 @@ type SLO struct {
 
 // Alert is a multi-window, multi-burn-rate alert: it fires while the budget burns
 // faster than Burn in both windows. The long one shows that it matters, the short
-// one that it still goes on.
+// one that it still goes on. OpenSLO's conditions have one window, which is both.
 type Alert struct {
 	Severity string          `json:"severity"` // page, ticket
 	Long     time.Duration   `json:"long_ns"`
 	Short    time.Duration   `json:"short_ns"`
 	Burn     decimal.Decimal `json:"burn"`
 	Fires    time.Duration   `json:"fires_ns,omitempty"` // claimed: within this time of the first fault, on the SLO's clock; 0: not claimed
+	After    time.Duration   `json:"after_ns,omitempty"` // it fires when this has gone on for so long, on the SLO's clock (OpenSLO's alertAfter)
+	AtLeast  bool            `json:"at_least,omitempty"` // Burn itself is fast enough (OpenSLO's gte)
 }
 
 // DefaultAlerts fire when 2, 5, 10 and 10 % of the budget would be spent in 1 h,
@@ -105,6 +107,7 @@ type AlertResult struct {
 	Severity string   `json:"severity"`
 	LongS    float64  `json:"long_s"` // on the SLO's clock
 	ShortS   float64  `json:"short_s"`
+	AfterS   float64  `json:"after_s,omitempty"` // it had to burn so long before it fired, on the SLO's clock
 	Burn     float64  `json:"burn"`
 	FiredAtS *float64 `json:"fired_at_s"` // null: never
 	// FiredAfterS counts from the first fault, on the run's clock; FiredAfterSLOS is
@@ -142,7 +145,7 @@ type tallied struct{ n, good int }
 // learn counts one window line for the SLOs of its stream.
 func (r *record) learn(h Hypotheses, at time.Duration, w *journal.Window) {
 	for _, s := range h.SLOs {
-		if s.Load != w.Load {
+		if s.Load != w.Load || w.Setup {
 			continue
 		}
 		if r.learnt[s.Name] == nil {
@@ -184,14 +187,16 @@ func (x burning) count(a, b int64) (n, bad decimal.Decimal) {
 	return n, bad
 }
 
-// faster tells whether the budget burns faster than rate in [a, b):
+// faster tells whether the budget burns faster than rate in [a, b), or just as
+// fast where that is enough:
 //
 //	bad / n  >  rate · (1 - objective)
 //
 // without a division, so that it is exact. Nothing due burns nothing.
-func (x burning) faster(a, b int64, rate decimal.Decimal) bool {
+func (x burning) faster(a, b int64, rate decimal.Decimal, atLeast bool) bool {
 	n, bad := x.count(a, b)
-	return bad.GreaterThan(rate.Mul(x.allowed).Mul(n))
+	limit := rate.Mul(x.allowed).Mul(n)
+	return bad.GreaterThan(limit) || atLeast && n.Sign() > 0 && bad.Equal(limit)
 }
 
 // rate is the burn rate in [a, b): the share of bad ones over the share allowed.
@@ -231,7 +236,7 @@ func judgeSLO(h Hypotheses, r *record, s SLO) SLOResult {
 	}
 	steady, end, ok := r.steady(h, s)
 	if !ok {
-		out.Note = "no data: " + r.whyNoData(s.Load, 0)
+		out.Note = "no data: " + r.whyNoData(Objective{Load: s.Load}, 0)
 		out.claim(s)
 		return out
 	}
@@ -391,19 +396,29 @@ func slotsOf(d time.Duration, scale float64) int64 {
 // alert evaluates one alert at the end of each slot, and beyond the run's end
 // until it resets.
 func (x burning) alert(s SLO, a Alert, fault time.Duration, injected bool, faulty decimal.Decimal) AlertResult {
-	out := AlertResult{Severity: a.Severity, LongS: sec(a.Long), ShortS: sec(a.Short), Burn: plain(a.Burn)}
+	out := AlertResult{Severity: a.Severity, LongS: sec(a.Long), ShortS: sec(a.Short), AfterS: sec(a.After), Burn: plain(a.Burn)}
 	long, short := slotsOf(a.Long, s.Scale), slotsOf(a.Short, s.Scale)
 	if short < 1 {
 		out.Note = fmt.Sprintf("its short window is %s of the run, shorter than the %s that the journal tells apart", seconds(time.Duration(float64(a.Short)/s.Scale)), seconds(step))
 		return out
 	}
 	every := max(1, (x.to-x.from+mostLooks-1)/mostLooks)
+	burns := func(k int64) bool {
+		return x.faster(k-long, k, a.Burn, a.AtLeast) && (short == long || x.faster(k-short, k, a.Burn, a.AtLeast))
+	}
+	after := slotsOf(a.After, s.Scale)
 	firing := false
-	reset := int64(-1)
+	reset, since := int64(-1), int64(-1) // since: it burns from there on; -1: it does not
 	var peakLong, peakShort decimal.Decimal
 	for k := x.from + every; k <= x.to; k += every {
 		was := firing
-		firing = x.faster(k-long, k, a.Burn) && x.faster(k-short, k, a.Burn)
+		switch {
+		case !burns(k):
+			since = -1
+		case since < 0:
+			since = k
+		}
+		firing = since >= 0 && k-since >= after
 		peakLong = decimal.Max(peakLong, x.rate(k-long, k))
 		peakShort = decimal.Max(peakShort, x.rate(k-short, k))
 		switch {
@@ -427,7 +442,7 @@ func (x burning) alert(s SLO, a Alert, fault time.Duration, injected bool, fault
 		// The short window ends it, at the latest when all of it is steady.
 		coarse := max(1, short/10_000)
 		for k := x.to + coarse; ; k += coarse {
-			if !x.faster(k-long, k, a.Burn) || !x.faster(k-short, k, a.Burn) {
+			if !burns(k) {
 				reset, out.ResetBeyond = k, true
 				break
 			}
@@ -452,15 +467,16 @@ func (x burning) alert(s SLO, a Alert, fault time.Duration, injected bool, fault
 // that were due while they were in place, before the alert fires (The Site
 // Reliability Workbook, chapter 5):
 //
-//	burn / burn rate in the faults · long window
+//	burn / burn rate in the faults · long window + after
 //
 // null where they burn no faster than the alert allows.
 func needs(s SLO, a Alert, faulty decimal.Decimal) *float64 {
 	if faulty.LessThanOrEqual(a.Burn) {
 		return nil
 	}
-	long := decimal.NewFromFloat(a.Long.Seconds()).Div(decimal.NewFromFloat(s.Scale))
-	return ptr(plain(a.Burn.Mul(long).DivRound(faulty, 3)))
+	scale := decimal.NewFromFloat(s.Scale)
+	long, after := decimal.NewFromFloat(a.Long.Seconds()).Div(scale), decimal.NewFromFloat(a.After.Seconds()).Div(scale)
+	return ptr(plain(a.Burn.Mul(long).DivRound(faulty, 3).Add(after)))
 }
 
 // claim judges what the SLO claims of the incident.

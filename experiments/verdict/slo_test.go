@@ -207,3 +207,42 @@ func value(p *float64) any {
 	}
 	return *p
 }
+
+// TestOneWindowAlerts: as TestAlerts, over one window of 60 s. Without a second
+// window it burns until the outage leaves the long one: half of the requests fail
+// from 10 s to 30 s, so that at 30 s + 60 s - 1.728 s = 88.272 s less than 14.4 times
+// the budget burns. With after: 2 min it fires 2 s later. A rate that is met and not
+// exceeded is enough for at_least only.
+func TestOneWindowAlerts(t *testing.T) {
+	p := drawOutage(t, "5", 20)
+	slo := shoppersSLO(60)
+	burn := func(s string) decimal.Decimal { return decimal.RequireFromString(s) }
+	// From 11.0 s on, 10 s have 500 · t bad of 1,000: 50 of them 1 s into the outage.
+	slo.Alerts = []Alert{
+		{Severity: "page", Long: time.Hour, Short: time.Hour, Burn: burn("14.4")},
+		{Severity: "page", Long: time.Hour, Short: time.Hour, Burn: burn("14.4"), After: 2 * time.Minute},
+		{Severity: "page", Long: 10 * time.Minute, Short: 10 * time.Minute, Burn: burn("500")},
+		{Severity: "page", Long: 10 * time.Minute, Short: 10 * time.Minute, Burn: burn("500"), AtLeast: true},
+		{Severity: "page", Long: time.Hour, Short: time.Hour, Burn: burn("14.4"), After: time.Hour},
+	}
+	p.h.SLOs = []SLO{slo}
+	got := Judge(p.h, p.events()).SLOs[0].Alerts
+	if a := got[0]; a.FiredAfterS == nil || *a.FiredAfterS != 1.9 || a.ResetAtS == nil || math.Abs(*a.ResetAtS-88.4) > 0.11 {
+		t.Errorf("one window: fired after %v, reset at %v; want 1.9 and 88.4", value(a.FiredAfterS), value(a.ResetAtS))
+	}
+	if a := got[1]; a.FiredAfterS == nil || math.Abs(*a.FiredAfterS-3.9) > 1e-9 || a.AfterS != 120 || *a.ResetAtS != *got[0].ResetAtS {
+		t.Errorf("after 2 min: fired after %v, reset at %v; want 3.9 and the same", value(a.FiredAfterS), value(a.ResetAtS))
+	}
+	if a := got[2]; a.FiredAtS != nil {
+		t.Errorf("half of all failing burns at 500, not faster: fired at %v", *a.FiredAtS)
+	}
+	if a := got[3]; a.FiredAfterS == nil || *a.FiredAfterS != 10.1 {
+		t.Errorf("at least 500: fired after %v, want 10.1", value(a.FiredAfterS))
+	}
+	// The faults would have to go on for 1.728 s and the 60 s after that.
+	if a := got[4]; a.FiredAtS != nil && *a.FiredAfterS < 60 {
+		t.Errorf("after 1 h: fired after %v", *a.FiredAfterS)
+	} else if a.FiredAtS == nil && (a.NeedsS == nil || math.Abs(*a.NeedsS-61.728) > 1e-9) {
+		t.Errorf("after 1 h: it needs %v s, want 61.728", value(a.NeedsS))
+	}
+}

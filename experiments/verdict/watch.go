@@ -56,7 +56,7 @@ func NewWatch(clauses []expect.Clause) *Watch {
 // Observe takes the next event of the journal and says whether the run must end
 // now, and why. It says so once.
 func (w *Watch) Observe(e journal.Event) (reason string, abort bool) {
-	if w.done || e.Window == nil {
+	if w.done || e.Window == nil || e.Window.Setup {
 		return "", false
 	}
 	if w.began < 0 {

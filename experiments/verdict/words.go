@@ -74,7 +74,7 @@ func and(names []string) string {
 // ID is the name by which `must_fail` and reports know the objective:
 // "shoppers during p95".
 func (o Objective) ID() string {
-	return fmt.Sprintf("%s %s %s", o.Load, o.Phase, o.Clause.Name())
+	return fmt.Sprintf("%s %s %s", o.Of(), o.Phase, o.Clause.Name())
 }
 
 // sec is a duration as result.json has it: seconds, to the microsecond.

@@ -66,14 +66,15 @@ func Free(folder string) (free, reserve int64, err error) {
 	}
 	reserve = ReserveOwn
 	for _, other := range []string{"/", "."} {
-		if sameDevice(folder, other) {
+		if SameFileSystem(folder, other) {
 			reserve = ReserveShared
 		}
 	}
 	return int64(fsys.Bavail) * fsys.Bsize, reserve, nil
 }
 
-func sameDevice(a, b string) bool {
+// SameFileSystem tells whether two folders are on one file system.
+func SameFileSystem(a, b string) bool {
 	var one, two unix.Stat_t
 	return unix.Stat(a, &one) == nil && unix.Stat(b, &two) == nil && one.Dev == two.Dev
 }

@@ -24,7 +24,7 @@ type alarms struct {
 	raw   syscall.RawConn
 
 	mu    sync.Mutex
-	set   alarmHeap
+	set   indexed[*alarm]
 	at    time.Duration // when the timerfd rings; forever: not at all
 	again time.Duration // not before
 	arm   func(fd uintptr)
@@ -37,8 +37,11 @@ const alarmPause = 50 * time.Microsecond
 // alarm is that of one flow.
 type alarm struct {
 	at    time.Duration
-	index int // in alarmHeap, from 1; 0: it is not set
+	index int // in alarms.set, from 1; 0: it is not set
 }
+
+func (x *alarm) before(y *alarm) bool { return x.at < y.at }
+func (x *alarm) placed() *int         { return &x.index }
 
 // newAlarms returns nil, on which all methods do nothing, when there is no timerfd.
 func newAlarms(start time.Time) *alarms {
@@ -117,29 +120,4 @@ func (a *alarms) close() {
 	if a != nil {
 		a.file.Close()
 	}
-}
-
-// alarmHeap has the first alarm in front (container/heap).
-type alarmHeap []*alarm
-
-func (h alarmHeap) Len() int           { return len(h) }
-func (h alarmHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-
-func (h alarmHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i+1, j+1
-}
-
-func (h *alarmHeap) Push(x any) {
-	*h = append(*h, x.(*alarm))
-	x.(*alarm).index = len(*h)
-}
-
-func (h *alarmHeap) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	x.index = 0
-	return x
 }

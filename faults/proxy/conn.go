@@ -52,8 +52,9 @@ type conn struct {
 	upDone   bool // that direction has passed FIN on
 	upBroken bool // the upstream takes no more
 	downDone bool
-	kept     bool    // keep-alive is on
-	origin   *origin // on the fast plane; nil: it has none
+	kept     bool     // keep-alive is on
+	origin   *origin  // on the fast plane; nil: it has none
+	greeting greeting // the flow up's
 }
 
 // call is one HTTP request and its answer.
@@ -91,6 +92,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 		f.queue.budget = &p.held
 	}
 	c.tcpCall = p.config.Protocol == TCP
+	c.greeting.over = !p.watches()
 	return c
 }
 

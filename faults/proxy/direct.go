@@ -48,6 +48,7 @@ func (f *flow) direct() error {
 	f.c.p.stats.received(f.isDown, f.took)
 	b := f.borrowed
 	f.borrowed = nil
+	f.saw(b[:f.took])
 	n, err := f.write(b[:f.took])
 	if n == f.took {
 		largeBuffers.Put(b)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var exactBytes = flag.Int64("bytes", 24<<20, "how many bytes TestDirectLosesNothing sends")
+var exactBytes = flag.Int64("bytes", 24<<20, "how many bytes TestDirectLosesNothing sends, and, if it is more than usual, TestBytesAreTheSame each way")
 
 // TestDirectLosesNothing: bytes that are moved inside the kernel, to a reader that
 // is often slower than the writer, come out whole and in order while rules that

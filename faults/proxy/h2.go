@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"container/heap"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -106,7 +105,7 @@ type way struct {
 	some     func(fd uintptr) bool // giveSome, bound once
 	gave     int
 	gaveErr  error
-	due      halfHeap
+	due      indexed[*half]
 	starved  []*half // wait for room, first come first served
 	queued   int     // halves with something in their queues
 }
@@ -895,30 +894,3 @@ func (w *way) feed(now time.Duration) {
 		l.run(now)
 	}
 }
-
-// halfHeap has the half in front whose time comes first (container/heap).
-type halfHeap []*half
-
-func (h halfHeap) Len() int           { return len(h) }
-func (h halfHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-
-func (h halfHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i+1, j+1
-}
-
-func (h *halfHeap) Push(x any) {
-	*h = append(*h, x.(*half))
-	x.(*half).index = len(*h)
-}
-
-func (h *halfHeap) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	x.index = 0
-	return x
-}
-
-var _ heap.Interface = (*halfHeap)(nil)

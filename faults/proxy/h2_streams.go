@@ -80,6 +80,9 @@ type half struct {
 	index   int // in way.due, from 1; 0: it is not there
 }
 
+func (l *half) before(m *half) bool { return l.at < m.at }
+func (l *half) placed() *int        { return &l.index }
+
 // item is a frame, or a head.
 type item struct {
 	what     what

@@ -31,6 +31,7 @@ type link struct {
 	kept     bool // keep-alive is on
 	queued   bool // some loop is about to give it another turn
 	slot     int32
+	greeting greeting
 	patience *time.Timer // while dialling, unless that was over at once
 	sides    [2]side
 	lanes    [2]lane
@@ -326,6 +327,9 @@ func (k *link) take(buf *[largeBuffer]byte, d int) int {
 		n.bulk = 0
 		in.readable = in.fin
 		n.ends = in.fin && !in.failed
+	}
+	if d == up && !k.greeting.over {
+		k.saw(buf[:got])
 	}
 	if d == up && k.broken {
 		return got

@@ -70,7 +70,7 @@ func (k *link) become() *conn {
 	k.retire()
 
 	c := newConn(p, sockets[up], k.number)
-	c.opened = k.opened
+	c.opened, c.greeting = k.opened, k.greeting
 	was := &origin{dialling: k.dialling, broken: k.broken}
 	if k.dialling {
 		was.server = sockets[down]

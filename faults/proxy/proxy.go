@@ -28,6 +28,7 @@
 //	reshape  (reshape.go) header lines that are changed
 //	content  (content.go) bodies that are held, cut short, corrupted
 //	socket   (socket.go)  a side of a conn: TCP, Unix, or TLS on them (secured.go)
+//	greeting (greeting.go) what TLS that passes through asks for
 //	grpc     (grpc.go)    calls of gRPC, and their statuses
 //	counters (stats.go)   the evidence
 //	relay    (udp.go)     … of UDP: datagrams and sessions, in the place of conns

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -28,6 +29,9 @@ func (f *flow) tunnel() error {
 func (f *flow) enqueue() {
 	f.holds.free = f.w - f.r
 	if f.w > f.r {
+		if f.c.origin == nil { // else it has been seen
+			f.saw(f.buf[f.r:f.w])
+		}
 		f.queue.adopt(f.buf, f.r, f.w, f.claimed)
 		f.buf, f.claimed = nil, 0
 	}
@@ -49,6 +53,9 @@ func (f *flow) pump() error {
 			if n > 0 {
 				if err := f.pass(n); err != nil {
 					return err
+				}
+				if len(f.holds.by) > 0 {
+					runtime.Gosched() // many may be due at once: all write first, and then look what has come
 				}
 				if f.holds.free == 0 || len(f.holds.by) == 0 {
 					continue
@@ -105,6 +112,9 @@ func (f *flow) receive(until time.Duration) error {
 	}
 	f.ago = 0
 	n, err := f.readQuick(until)
+	if !f.isDown && !f.c.greeting.over {
+		f.sawIn(f.spaces, n)
+	}
 	f.queue.received(n, len(f.spaces))
 	at := f.c.p.now()
 	if f.ago > 0 {

@@ -189,3 +189,45 @@ func TestBucketDoesNotDrift(t *testing.T) {
 		})
 	}
 }
+
+// TestBucketBoundsEveryWindow: a stall is made up for bit by bit, so that no tenth of
+// a second has more than 1.1 times its part; and it is made up for, soon.
+func TestBucketBoundsEveryWindow(t *testing.T) {
+	type portion struct {
+		at    time.Duration
+		bytes int
+	}
+	for _, rate := range []int64{10_000, 1_000_000, 10_000_000, 500_000_000} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			b := newBucket(newActive(Rule{Name: "a", Bandwidth: &Bandwidth{BytesPerS: rate}}, 1, 0), 0)
+			var all []portion
+			now, passed, stall := time.Duration(0), int64(0), time.Second
+			for now < 10*time.Second {
+				n, again := b.admit(now, largeBuffer)
+				if n > 0 {
+					b.passed(now, n)
+					passed += int64(n)
+					all = append(all, portion{now, n})
+					continue
+				}
+				now = again + time.Duration(len(all)%9)*100*time.Microsecond // each time late, as timers are …
+				if now > stall {                                             // … and now and then not to be had
+					now, stall = now+9*time.Millisecond, stall+time.Second
+				}
+			}
+			worst, sum, first := 0, 0, 0
+			for _, p := range all {
+				for sum += p.bytes; p.at-all[first].at >= 100*time.Millisecond; first++ {
+					sum -= all[first].bytes
+				}
+				worst = max(worst, sum)
+			}
+			if got := float64(worst) / (float64(rate) / 10); got > 1.1 {
+				t.Errorf("%.3f times its part in the worst 100 ms, want 1.1 at most", got)
+			}
+			if got := float64(passed) / now.Seconds() / float64(rate); math.Abs(got-1) > 0.0015 {
+				t.Errorf("%.5f of the rate", got)
+			}
+		})
+	}
+}

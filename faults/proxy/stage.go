@@ -29,10 +29,20 @@ type stage interface {
 //	paid    the time up to which the bytes that passed have used up the line
 //	rest    what that leaves out, less than 1 ns, in units of 1 ns / rate
 //	tokens  (now − paid) · rate − rest
+//
+// A second bucket bounds how fast it is made up for, so that a receiver who counts
+// over a tenth of a second sees the rate there too: up to hasty behind, at
+// peakRatio · rate, and only what goes beyond that at once. Within a window w at
+// most
+//
+//	(w + quantumTime + slack) · peakRatio · rate
+//
+// bytes pass so, 1.09 · rate · w in 100 ms.
 type bucket struct {
 	by      *active
 	paid    time.Duration
 	rest    int64
+	peak    time.Duration // as paid, at peakRatio · rate
 	last    time.Duration
 	waiting bool // bytes wait since the last admit
 }
@@ -42,6 +52,10 @@ const (
 	quantumMax  = 64 << 10              // … or of so many bytes
 	idleAfter   = 10 * time.Millisecond // with nothing to send for so long, the line's time is lost
 	catchUp     = 50 * time.Millisecond // most that is made up for
+
+	peakRatio = 1.03
+	slack     = time.Millisecond      // a timer that is late by less does not slow the peak down
+	hasty     = 10 * time.Millisecond // who is behind by more does not wait for the peak
 )
 
 // quantum is the largest portion, in bytes.
@@ -50,7 +64,7 @@ func quantum(rate int64) int64 {
 }
 
 func newBucket(by *active, now time.Duration) *bucket {
-	return &bucket{by: by, paid: now, last: now}
+	return &bucket{by: by, paid: now, peak: now, last: now}
 }
 
 func (b *bucket) rule() *active { return b.by }
@@ -74,10 +88,15 @@ func (b *bucket) admit(now time.Duration, n int) (int, time.Duration) {
 		q, _ := bits.Div64(hi, lo, uint64(time.Second)) // hi < 10^9: dt ≤ 1 s + catchUp, rate ≤ maxRate
 		have = int64(min(q, math.MaxInt32))
 	}
-	if have < need {
-		return 0, b.paid + time.Duration((need*int64(time.Second)+b.rest+rate-1)/rate)
+	perNs := peakRatio * float64(rate) / float64(time.Second)
+	b.peak = min(max(b.peak, now-slack-time.Duration(float64(quantum(rate))/perNs)), now)
+	most := max(int64(float64(now-b.peak)*perNs), have-int64(hasty.Seconds()*float64(rate)))
+	if have < need || most < need {
+		inTime := b.paid + time.Duration((need*int64(time.Second)+b.rest+rate-1)/rate)
+		inPeak := b.peak + time.Duration(float64(need)/perNs) + 1
+		return 0, max(inTime, inPeak)
 	}
-	return int(min(int64(n), have)), now
+	return int(min(int64(n), have, most)), now
 }
 
 func (b *bucket) passed(now time.Duration, n int) bool {
@@ -88,6 +107,7 @@ func (b *bucket) passed(now time.Duration, n int) bool {
 	q, rest := bits.Div64(hi+carry, lo, uint64(rate))
 	b.paid += time.Duration(q)
 	b.rest = int64(rest)
+	b.peak += time.Duration(float64(n) / peakRatio / float64(rate) * float64(time.Second))
 	b.last, b.waiting = now, false
 	return false
 }

@@ -56,6 +56,9 @@ type Stats struct {
 	// Handshakes counts those of TLS that failed, by whose doing and why: "caller: it
 	// says: bad certificate". Reasons beyond the first 16 are "others". Never nil.
 	Handshakes map[string]int
+	// TLS counts connections by what was seen of their TLS, with each side that spoke
+	// it; of TLS that passes through, from the ClientHello. Never nil.
+	TLS map[TLSFacts]int
 	// Upstreams is what became of each of several upstreams, as they were named; nil
 	// where nothing was sent to one of several.
 	Upstreams map[string]UpstreamStats
@@ -113,6 +116,7 @@ type counters struct {
 	class      map[string]int
 	latency    samples
 	handshakes map[string]int
+	tls        map[TLSFacts]int
 	upstreams  map[string]UpstreamStats
 }
 
@@ -213,7 +217,10 @@ func (c *counters) collect() Stats {
 		Rules:     map[string]RuleStats{},
 
 		ReceivedUp: c.receivedUp.Swap(0), ReceivedDown: c.receivedDown.Swap(0),
-		Handshakes: c.handshakes, Upstreams: c.upstreams,
+		Handshakes: c.handshakes, TLS: c.tls, Upstreams: c.upstreams,
+	}
+	if s.TLS == nil {
+		s.TLS = map[TLSFacts]int{}
 	}
 	if s.Handshakes == nil {
 		s.Handshakes = map[string]int{}
@@ -227,7 +234,7 @@ func (c *counters) collect() Stats {
 		}
 	}
 	c.calls, c.upstream, c.opaque, c.class = 0, 0, 0, nil
-	c.handshakes, c.upstreams = nil, nil
+	c.handshakes, c.tls, c.upstreams = nil, nil, nil
 	c.status = [1000]int{}
 	return s
 }

@@ -21,7 +21,10 @@ import (
 // TestBytesAreTheSame: whatever rules that alter time only come and go, the same
 // bytes arrive in the same order, both ways.
 func TestBytesAreTheSame(t *testing.T) {
-	const size = 16 << 20
+	size := int64(16 << 20)
+	if *exactBytes > 24<<20 {
+		size = *exactBytes
+	}
 	sum := func(seed uint64, n int64) []byte {
 		h := sha256.New()
 		io.CopyN(h, rand.NewChaCha8([32]byte{byte(seed)}), n)
@@ -41,7 +44,7 @@ func TestBytesAreTheSame(t *testing.T) {
 		arrived <- h.Sum(nil)
 	}))
 	c := dial(t, p.Addr())
-	c.SetDeadline(time.Now().Add(3 * patience))
+	c.SetDeadline(time.Now().Add(time.Duration(size/(1<<20))*time.Second + 3*patience))
 	var all sync.WaitGroup
 	all.Go(func() {
 		io.CopyN(c.TCPConn, rand.NewChaCha8([32]byte{1}), size)

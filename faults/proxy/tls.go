@@ -254,6 +254,7 @@ func (f *flow) secure() error {
 		c.end(wasHandshake, false) // the caller may read why
 		return errOver
 	}
+	c.p.stats.met(factsOf(TLSCaller, s.ConnectionState()))
 	return f.look()
 }
 
@@ -294,7 +295,15 @@ func (p *Proxy) originate(ctx context.Context, c *conn, at place, nc net.Conn) (
 		}
 		return nil, failed
 	}
+	facts := factsOf(TLSUpstream, s.ConnectionState())
+	facts.ServerName = config.ServerName // an address is not asked for by SNI, and yet it is who the certificate is for
+	p.stats.met(facts)
 	return newSocket(s), nil
+}
+
+// factsOf is what a handshake has agreed on.
+func factsOf(side TLSSide, s tls.ConnectionState) TLSFacts {
+	return TLSFacts{Side: side, ServerName: printable(s.ServerName), Version: tls.VersionName(s.Version), ALPN: printable(s.NegotiatedProtocol)}
 }
 
 // callers is the TLS of the caller's side; nil: it has none, or has gone.

@@ -42,7 +42,7 @@ type relay struct {
 	missed    uint64 // by the kernel, in front of the port, up to the last Collect
 	sessions  map[peer]*session
 	idle      *list.List // of *session, the one idle for longest in front
-	held      heldHeap
+	held      indexed[*datagram]
 	seq       uint64 // given to what is held
 	lost      map[string]int
 	wakes     time.Duration // when send looks again

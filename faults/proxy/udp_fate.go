@@ -46,7 +46,7 @@ type datagram struct {
 	copy   uint64
 	holds  []hold
 	cut    bool // a rule that held it is gone: how long it waits says nothing
-	index  int  // in heldHeap
+	index  int  // in relay.held, from 1; 0: it is not there
 	claim  int64
 }
 
@@ -59,31 +59,11 @@ type hold struct {
 // heldSize is what a held datagram takes beside its bytes, about.
 const heldSize = 256
 
-// heldHeap has what goes first in front (container/heap).
-type heldHeap []*datagram
-
-func (h heldHeap) Len() int { return len(h) }
-func (h heldHeap) Less(i, j int) bool {
-	return h[i].due < h[j].due || h[i].due == h[j].due && h[i].seq < h[j].seq
+func (d *datagram) before(e *datagram) bool {
+	return d.due < e.due || d.due == e.due && d.seq < e.seq
 }
 
-func (h heldHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *heldHeap) Push(x any) {
-	x.(*datagram).index = len(*h)
-	*h = append(*h, x.(*datagram))
-}
-
-func (h *heldHeap) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return x
-}
+func (d *datagram) placed() *int { return &d.index }
 
 // pass decides what becomes of a datagram, and has it done or held. Its order: what
 // drops it; what alters it; how many of it there are; the line that it takes; the time
@@ -265,7 +245,7 @@ func (u *relay) place(s *session, isDown bool, b []byte, copy uint64, all rules,
 		return
 	}
 	for _, x := range l.swapped { // it has been overtaken
-		heap.Remove(&u.held, x.index)
+		heap.Remove(&u.held, x.index-1)
 		x.holds[len(x.holds)-1].by.did.bytes.Add(int64(len(x.b)))
 		x.came, x.due, x.holds, x.cut = d.came, d.due, slices.Clone(d.holds), true // from now on it goes where d goes, behind it
 		u.hold(x)
@@ -383,7 +363,7 @@ func (u *relay) rehold(now rules) {
 		}
 	}
 	for i, d := range u.held {
-		d.index = i
+		d.index = i + 1
 	}
 	heap.Init(&u.held)
 	u.wakeAt(u.held[0].due)

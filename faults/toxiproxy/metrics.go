@@ -26,6 +26,8 @@ var (
 		"Bytes received, by direction.", []string{"direction", "proxy", "listener", "upstream"}, nil)
 	handshakes = prometheus.NewDesc("chaosctl_proxy_failed_handshakes_total",
 		"TLS handshakes that failed, by whose doing and why.", []string{"proxy", "why"}, nil)
+	tlsSeen = prometheus.NewDesc("chaosctl_proxy_tls_connections_total",
+		"Connections by their TLS: passed through (as asked for), or agreed on here with the caller or the upstream.", []string{"proxy", "side", "server_name", "version", "alpn"}, nil)
 	tried = prometheus.NewDesc("chaosctl_proxy_upstream_tried_total",
 		"Connections to each of several upstreams: made, or refused and taken to the next.", []string{"proxy", "upstream", "result"}, nil)
 	connections = prometheus.NewDesc("chaosctl_proxy_connections_total",
@@ -52,7 +54,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sentBytes, receivedBytes, handshakes, tried, connections, reached, openNow, ended, enabled, toxicEligible, toxicFired, toxicBytes, toxicDelay} {
+	for _, d := range []*prometheus.Desc{sentBytes, receivedBytes, handshakes, tlsSeen, tried, connections, reached, openNow, ended, enabled, toxicEligible, toxicFired, toxicBytes, toxicDelay} {
 		to <- d
 	}
 }
@@ -77,6 +79,9 @@ func (metrics) collect(e *entry, st *state, to chan<- prometheus.Metric) {
 		add(receivedBytes, count, float64(t.receivedDown), "downstream", e.name, st.listen, st.upstream)
 		for why, n := range t.handshakes {
 			add(handshakes, count, float64(n), e.name, why)
+		}
+		for facts, n := range t.tls {
+			add(tlsSeen, count, float64(n), e.name, string(facts.Side), facts.ServerName, facts.Version, facts.ALPN)
 		}
 		for at, n := range t.upstreams {
 			add(tried, count, float64(n.Connections), e.name, at, "connected")

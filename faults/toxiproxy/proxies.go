@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -138,6 +139,9 @@ func (s *Server) remove(e *entry) {
 // counted.
 func (s *Server) Populate(config []byte) (done int, err error) {
 	all, err := s.populateAll(config)
+	if listen := (*net.OpError)(nil); errors.As(err, &listen) {
+		err = fmt.Errorf("proxy %d: %w", len(all)+1, err)
+	}
 	return len(all), err
 }
 

@@ -1,6 +1,7 @@
 package toxiproxy
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"slices"
@@ -33,6 +34,8 @@ type Stats struct {
 	} `json:"bytes"`
 	// Handshakes counts those of TLS that failed, by whose doing and why.
 	Handshakes map[string]int64 `json:"handshakes,omitempty"`
+	// TLS is what was seen of the TLS of connections, the most frequent first.
+	TLS []TLSStats `json:"tls,omitempty"`
 	// Upstreams is where connections went, if there are several.
 	Upstreams map[string]UpstreamStats `json:"upstreams,omitempty"`
 	// Datagrams is for UDP proxies, whose connections are sessions of clients (open), each
@@ -40,6 +43,27 @@ type Stats struct {
 	// or its session is over.
 	Datagrams *DatagramStats `json:"datagrams,omitempty"`
 	Toxics    []ToxicStats   `json:"toxics"`
+}
+
+// TLSStats counts connections whose TLS was alike: see proxy.TLSFacts.
+type TLSStats struct {
+	Side        string `json:"side"` // through, caller or upstream
+	ServerName  string `json:"server_name,omitempty"`
+	Version     string `json:"version,omitempty"`
+	ALPN        string `json:"alpn,omitempty"`
+	Connections int64  `json:"connections"`
+}
+
+func tlsStats(seen map[proxy.TLSFacts]int64) []TLSStats {
+	var all []TLSStats
+	for facts, n := range seen {
+		all = append(all, TLSStats{string(facts.Side), facts.ServerName, facts.Version, facts.ALPN, n})
+	}
+	slices.SortFunc(all, func(a, b TLSStats) int {
+		return cmp.Or(cmp.Compare(b.Connections, a.Connections), cmp.Compare(a.Side, b.Side), cmp.Compare(a.ServerName, b.ServerName),
+			cmp.Compare(a.Version, b.Version), cmp.Compare(a.ALPN, b.ALPN))
+	})
+	return all
 }
 
 // UpstreamStats is one of several upstreams.
@@ -100,6 +124,7 @@ func (s *Server) showStats(w http.ResponseWriter, c call) error {
 		answer.Bytes.Upstream, answer.Bytes.Downstream = t.bytesUp, t.bytesDown
 		answer.Bytes.ReceivedUpstream, answer.Bytes.ReceivedDownstream = t.receivedUp, t.receivedDown
 		answer.Handshakes, answer.Upstreams = maps.Clone(t.handshakes), maps.Clone(t.upstreams)
+		answer.TLS = tlsStats(t.tls)
 		if d := t.datagrams; d != nil {
 			answer.Datagrams = &DatagramStats{Upstream: d.Upstream, Downstream: d.Downstream, Lost: maps.Clone(d.Lost)}
 		}
@@ -126,14 +151,19 @@ type totals struct {
 	receivedUp         int64
 	receivedDown       int64
 	handshakes         map[string]int64 // by why
+	tls                map[proxy.TLSFacts]int64
 	upstreams          map[string]UpstreamStats
 	ended              map[string]int64
 	toxics             map[string]*did // by name, of those that are there
 	datagrams          *DatagramStats  // nil: never a UDP proxy
 }
 
-// mostReasons is how many reasons of failed handshakes are told apart.
-const mostReasons = 50
+// mostReasons is how many reasons of failed handshakes are told apart, and mostTLS
+// how many kinds of TLS: callers choose the names in them.
+const (
+	mostReasons = 50
+	mostTLS     = 200
+)
 
 // did is what a toxic did.
 type did struct {
@@ -173,6 +203,13 @@ func (t *totals) add(s proxy.Stats) (open int) {
 	if t.ended == nil {
 		t.ended, t.toxics = map[string]int64{}, map[string]*did{}
 		t.handshakes, t.upstreams = map[string]int64{}, map[string]UpstreamStats{}
+		t.tls = map[proxy.TLSFacts]int64{}
+	}
+	for facts, n := range s.TLS {
+		if _, known := t.tls[facts]; !known && len(t.tls) >= mostTLS {
+			facts = facts.Others()
+		}
+		t.tls[facts] += int64(n)
 	}
 	for why, n := range s.Handshakes {
 		if _, known := t.handshakes[why]; !known && len(t.handshakes) >= mostReasons {

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,6 +105,13 @@ func TestTLSProxy(t *testing.T) {
 	if _, text := send(t, "GET", h.URL+"/metrics", "", nil); !strings.Contains(text, `chaosctl_proxy_failed_handshakes_total{proxy="web"`) {
 		t.Error("/metrics does not know of the handshake")
 	}
+	if _, text := send(t, "GET", h.URL+"/metrics", "", nil); !strings.Contains(text, `chaosctl_proxy_tls_connections_total{alpn="http/1.1",proxy="web",server_name="example.com",side="upstream",version="TLS 1.3"}`) &&
+		!strings.Contains(text, `chaosctl_proxy_tls_connections_total{alpn="",proxy="web",server_name="example.com",side="upstream",version="TLS 1.3"}`) {
+		t.Errorf("/metrics does not know of the TLS that was agreed on:\n%s", text)
+	}
+	if len(s.TLS) != 2 || s.TLS[0].Connections < 2 || s.TLS[0].Version != "TLS 1.3" || s.TLS[1].Version != "TLS 1.3" {
+		t.Errorf("what was agreed on: %+v", s.TLS)
+	}
 
 	// {} is plain again.
 	resp, text = send(t, "POST", h.URL+"/proxies/web", `{"tls":{}}`, nil)
@@ -112,6 +120,10 @@ func TestTLSProxy(t *testing.T) {
 	}
 	if err := get(); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("passed through, the upstream's own certificate is seen: %v", err)
+	}
+	s, err = c.Stats(t.Context(), "web")
+	if err != nil || !slices.ContainsFunc(s.TLS, func(s TLSStats) bool { return s.Side == "through" && s.Version == "" }) {
+		t.Errorf("of what passes through: %+v, %v", s.TLS, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,8 +20,24 @@ import (
 // it is about, in the format of FormatProcesses.
 const Processes = "processes"
 
-// File is the key under which a record names the file that a disk fault writes.
-const File = "file"
+// Files is the key under which a record names the files that a disk fault writes, in
+// the format of FormatFiles.
+const Files = "files"
+
+// FormatFiles writes paths for Record.Data, with a NUL, which no path has, in between.
+func FormatFiles(paths []string) string { return strings.Join(paths, "\x00") }
+
+// ParseFiles reads what FormatFiles wrote. It refuses what cannot be a file that fills
+// a disk.
+func ParseFiles(s string) ([]string, error) {
+	paths := strings.Split(s, "\x00")
+	for _, path := range paths {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path || !strings.HasPrefix(filepath.Base(path), fill.Prefix) {
+			return nil, fmt.Errorf("files: %q is not the path of a file that fills a disk", path)
+		}
+	}
+	return paths, nil
+}
 
 const (
 	kindPause = "pause"
@@ -44,7 +61,7 @@ var ErrOwned = errors.New("its owner still runs")
 // or `recover`. A record whose owner still runs is refused with ErrOwned.
 //
 //	pause                                    SIGCONT to every process that is still the one recorded
-//	disk                                     the file is removed, if it says that it is this fault's
+//	disk                                     each file is removed, if it says that it is this fault's
 //	kill, restart, dns, clock                nothing: the services were the owner's children, and died with it
 //	cpu, memory                              nothing: so were the stressors
 //	latency, error, reset, … partition       nothing: the proxies were in the owner
@@ -75,12 +92,21 @@ func Revert(ctx context.Context, r Record) (Outcome, error) {
 		}
 	}
 	if r.Kind == kindDisk { // a file outlives a boot
-		did, err := fill.Remove(r.Data[File], fill.Mark{Run: r.Run, Fault: r.Fault})
+		paths, err := ParseFiles(r.Data[Files])
 		if err != nil {
 			return "", fmt.Errorf("revert fault %q: %w", r.Fault, err)
 		}
-		if did {
-			outcome = Reverted
+		var failed []error
+		for _, path := range paths {
+			did, err := fill.Remove(path, fill.Mark{Run: r.Run, Fault: r.Fault})
+			if err != nil {
+				failed = append(failed, fmt.Errorf("revert fault %q: %w", r.Fault, err))
+			} else if did {
+				outcome = Reverted
+			}
+		}
+		if len(failed) > 0 {
+			return "", errors.Join(failed...)
 		}
 	}
 	if r.File != "" {

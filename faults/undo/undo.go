@@ -29,8 +29,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/chaosctl/chaosctl/faults/fill"
 )
 
 // Version is the format of a record.
@@ -52,7 +50,7 @@ type Record struct {
 	Target  string            `json:"target"`         // edge or service
 	Owner   Owner             `json:"owner"`          // who holds the fault
 	Boot    string            `json:"boot,omitempty"` // boot id: process numbers mean nothing after the next boot
-	Data    map[string]string `json:"data,omitempty"` // what the kind needs; see Processes for pause, File for disk
+	Data    map[string]string `json:"data,omitempty"` // what the kind needs; see Processes for pause, Files for disk
 	At      time.Time         `json:"at"`
 
 	File string `json:"-"` // where Pending found it
@@ -337,9 +335,8 @@ func (r Record) check() error {
 		_, err := ParseProcesses(r.Data[Processes])
 		return err
 	case kindDisk:
-		if path := r.Data[File]; !filepath.IsAbs(path) || !strings.HasPrefix(filepath.Base(path), fill.Prefix) || strings.Contains(path, "\x00") {
-			return fmt.Errorf("file: %q is not the path of a file that fills a disk", path)
-		}
+		_, err := ParseFiles(r.Data[Files])
+		return err
 	}
 	return nil
 }

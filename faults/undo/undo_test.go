@@ -293,13 +293,15 @@ func TestRevertOfWhatDiedWithItsOwner(t *testing.T) {
 // A file outlives its owner and the boot: it is removed whenever, if it is ours.
 func TestRevertRemovesWhatFilledADisk(t *testing.T) {
 	m := fill.Mark{Run: "r-1", Fault: "full"}
-	path := fill.Path(t.TempDir(), m)
-	r := Record{Run: "r-1", Fault: "full", Kind: "disk", Owner: Owner{PID: 1 << 22}, Boot: "an earlier boot", Data: map[string]string{File: path}}
+	path, second := fill.Path(t.TempDir(), m), fill.Path(t.TempDir(), m)
+	r := Record{Run: "r-1", Fault: "full", Kind: "disk", Owner: Owner{PID: 1 << 22}, Boot: "an earlier boot", Data: map[string]string{Files: FormatFiles([]string{path, second})}}
 	if got, err := Revert(t.Context(), r); got != Nothing || err != nil {
 		t.Errorf("before it is written: %v, %v", got, err)
 	}
-	if err := fill.Write(t.Context(), path, m, 1000); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{path, second} {
+		if err := fill.Write(t.Context(), path, m, 1000); err != nil {
+			t.Fatal(err)
+		}
 	}
 	other := r
 	other.Run = "r-2"
@@ -309,11 +311,13 @@ func TestRevertRemovesWhatFilledADisk(t *testing.T) {
 	if got, err := Revert(t.Context(), r); got != Reverted || err != nil {
 		t.Errorf("%v, %v; want reverted", got, err)
 	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+	for _, path := range []string{path, second} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
 	}
-	for _, path := range []string{"", "relative/" + fill.Prefix + "x", "/etc/passwd", "/tmp/" + fill.Prefix + "\x00"} {
-		r.Data[File] = path
+	for _, path := range []string{"", "relative/" + fill.Prefix + "x", "/etc/passwd", "/tmp/../" + fill.Prefix, "/tmp/" + fill.Prefix + "\x00", path + "\x00/etc/passwd"} {
+		r.Data[Files] = path
 		if err := r.check(); err == nil {
 			t.Errorf("a record of %q is accepted", path)
 		}
@@ -336,8 +340,8 @@ func TestProcessesRoundTrip(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"version":1,"fault":"f","kind":"pause","target":"t","owner":{"pid":9,"start_ticks":1},"data":{"processes":"7@8"},"at":"2026-01-02T15:04:05Z"}`))
 	f.Add([]byte(`{"version":1,"fault":"f","kind":"pause","owner":{"pid":9},"data":{"processes":"0@1"}}`))
-	f.Add([]byte(`{"version":1,"run":"r","fault":"f","kind":"disk","owner":{"pid":9},"data":{"file":"/tmp/.chaosctl-fill-r-f"}}`))
-	f.Add([]byte(`{"version":1,"fault":"f","kind":"disk","owner":{"pid":9},"data":{"file":"/etc/../etc/passwd"}}`))
+	f.Add([]byte(`{"version":1,"run":"r","fault":"f","kind":"disk","owner":{"pid":9},"data":{"files":"/tmp/.chaosctl-fill-r-f\u0000/var/.chaosctl-fill-r-f"}}`))
+	f.Add([]byte(`{"version":1,"fault":"f","kind":"disk","owner":{"pid":9},"data":{"files":"/etc/../etc/passwd"}}`))
 	f.Add([]byte(`{"version":1e0}`))
 	f.Add([]byte{0})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -352,8 +356,12 @@ func FuzzParse(f *testing.F) {
 		if r.Kind == kindPause && err != nil {
 			t.Errorf("accepted processes %q", r.Data[Processes])
 		}
-		if path := r.Data[File]; r.Kind == kindDisk && (!filepath.IsAbs(path) || !strings.HasPrefix(filepath.Base(path), fill.Prefix)) {
-			t.Errorf("would remove %q", path)
+		if r.Kind == kindDisk {
+			for path := range strings.SplitSeq(r.Data[Files], "\x00") {
+				if !filepath.IsAbs(path) || !strings.HasPrefix(filepath.Base(path), fill.Prefix) {
+					t.Errorf("would remove %q", path)
+				}
+			}
 		}
 		for _, p := range ps {
 			if p.PID <= 1 {

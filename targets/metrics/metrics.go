@@ -1,5 +1,5 @@
 // Package metrics reads from a service's Prometheus metrics what state its circuit
-// breaker says it is in. It knows how three kinds of breakers tell that, and
+// breaker says it is in. It knows how four kinds of breakers tell that, and
 // nothing else of them; what the wire shows is the verdict's business.
 package metrics
 
@@ -37,6 +37,10 @@ type Source struct {
 //	opossum       counter circuit{name, event}: how often the events open, halfOpen and close came
 //	              (https://github.com/nodeshift/opossum-prometheus); circuit_breaker_counter in its TypeScript
 //	              relative (https://github.com/iamelevich/opossum-prometheus)
+//	failsafe      counter failsafe_circuit_breaker_state_change_count_total{failsafe_circuit_breaker_name,
+//	              failsafe_circuit_breaker_state}: how often it came to open, half_open and closed. Failsafe (Java)
+//	              itself tells nothing; this is OpenTelemetry's instrumentation of it, by way of a Prometheus
+//	              exporter (https://github.com/open-telemetry/opentelemetry-java-instrumentation, failsafe-3.0)
 type Kind string
 
 // The kinds that are known.
@@ -44,16 +48,17 @@ const (
 	Resilience4j Kind = "resilience4j"
 	Envoy        Kind = "envoy"
 	Opossum      Kind = "opossum"
+	Failsafe     Kind = "failsafe"
 )
 
-// UnmarshalText reads one of the three.
+// UnmarshalText reads one of them.
 func (k *Kind) UnmarshalText(text []byte) error {
 	switch Kind(text) {
-	case Resilience4j, Envoy, Opossum:
+	case Resilience4j, Envoy, Opossum, Failsafe:
 		*k = Kind(text)
 		return nil
 	}
-	return fmt.Errorf("%q is not a kind of breaker whose metrics are known: write resilience4j, envoy or opossum", text)
+	return fmt.Errorf("%q is not a kind of breaker whose metrics are known: write resilience4j, envoy, opossum or failsafe", text)
 }
 
 // DefaultPath is where the metrics usually are.
@@ -83,7 +88,7 @@ type Reader struct {
 	client http.Client
 
 	state  string             // as of the last look
-	events map[string]float64 // opossum's counters, as of the last look
+	events map[string]float64 // opossum's and failsafe's counters, as of the last look
 }
 
 // NewReader looks at one source. No proxy of the environment is used, and no edge: a
@@ -127,6 +132,8 @@ func (r *Reader) Read(page io.Reader) (state string, err error) {
 		state, err = r.envoy(families)
 	case Opossum:
 		state, err = r.opossum(families)
+	case Failsafe:
+		state, err = r.failsafe(families)
 	default:
 		err = fmt.Errorf("%q is not a kind of breaker whose metrics are known", r.Kind)
 	}
@@ -203,12 +210,6 @@ func (r *Reader) envoy(families map[string]*dto.MetricFamily) (string, error) {
 	return "", r.missing(prefix+"…"+suffix, names)
 }
 
-// opossum counts events; which of them came last follows from what it did before:
-//
-//	closed --open--> open --halfOpen--> half-open --close--> closed
-//	                  ^---------open-----'
-//
-// A whole round between two looks is taken as the way it usually goes, to closed.
 func (r *Reader) opossum(families map[string]*dto.MetricFamily) (string, error) {
 	now := map[string]float64{}
 	var names []string
@@ -226,30 +227,70 @@ func (r *Reader) opossum(families map[string]*dto.MetricFamily) (string, error) 
 	if !found {
 		return "", r.missing("circuit", names)
 	}
+	return r.counted(now), nil
+}
+
+// failsafe counts changes of state. A counter is there from its first change on:
+// before that, only the calls tell that there is such a breaker, which is closed.
+func (r *Reader) failsafe(families map[string]*dto.MetricFamily) (string, error) {
+	const prefix, name, state = "failsafe_circuit_breaker_", "failsafe_circuit_breaker_name", "failsafe_circuit_breaker_state"
+	events := map[string]string{"open": "open", "half_open": "halfOpen", "closed": "close"}
+	now := map[string]float64{}
+	var names []string
+	found := false
+	// Its first releases said state_changes; an exporter may leave _total out.
+	for _, metric := range []string{"state_change_count", "state_changes_count", "execution_count"} {
+		for _, suffix := range []string{"", "_total"} {
+			for _, m := range families[prefix+metric+suffix].GetMetric() {
+				if of := label(m, name); of != r.Name {
+					names = append(names, of)
+					continue
+				}
+				found = true
+				if event, ok := events[label(m, state)]; ok {
+					now[event] += value(m)
+				}
+			}
+		}
+	}
+	if !found {
+		return "", r.missing(prefix+"state_change_count_total", names)
+	}
+	return r.counted(now), nil
+}
+
+// counted is the state after so many events. Which of them came last follows from
+// what the counters did before:
+//
+//	closed --open--> open --halfOpen--> half-open --close--> closed
+//	                  ^---------open-----'
+//
+// A whole round between two looks is taken as the way it usually goes, to closed.
+func (r *Reader) counted(now map[string]float64) string {
 	before := r.events
 	r.events = now
 	rose := func(event string) bool { return now[event] > before[event] }
 	if before == nil || now["open"] < before["open"] || now["close"] < before["close"] { // the first look, or the service began anew
 		switch {
 		case now["open"] > now["halfOpen"]:
-			return Open, nil
+			return Open
 		case now["halfOpen"] > 0 && now["close"] == 0:
-			return HalfOpen, nil
+			return HalfOpen
 		}
-		return Closed, nil
+		return Closed
 	}
 	opened, tried, closed := rose("open"), rose("halfOpen"), rose("close")
 	switch {
 	case now["open"] > now["halfOpen"]: // each try is of an opening: one has not been tried yet
-		return Open, nil
+		return Open
 	case closed:
-		return Closed, nil
+		return Closed
 	case tried:
-		return HalfOpen, nil
+		return HalfOpen
 	case opened:
-		return Open, nil
+		return Open
 	}
-	return r.state, nil
+	return r.state
 }
 
 // missing says which names there are instead.

@@ -124,13 +124,40 @@ circuit{name="stock",event="open"} 5
 	}
 }
 
+// TestFailsafe: changes are counted like opossum's events, and a breaker that never
+// changed has no such counter.
+func TestFailsafe(t *testing.T) {
+	r := NewReader(Source{Kind: Failsafe, Name: "payments"})
+	count := func(metric, state, n string) string {
+		return "failsafe_circuit_breaker_" + metric + `_count_total{failsafe_circuit_breaker_name="payments",failsafe_circuit_breaker_` + state + `",otel_scope_name="io.opentelemetry.failsafe-3.0"} ` + n + "\n"
+	}
+	text := "# TYPE failsafe_circuit_breaker_execution_count_total counter\n" + count("execution", `outcome="success`, "9")
+	for i, c := range []struct{ more, want string }{
+		{"", Closed},
+		{count("state_change", `state="open`, "1"), Open},
+		{count("state_change", `state="open`, "1") + count("state_change", `state="half_open`, "1"), HalfOpen},
+		{count("state_change", `state="open`, "2") + count("state_change", `state="half_open`, "1"), Open},
+		{count("state_change", `state="open`, "2") + count("state_change", `state="half_open`, "2") + count("state_change", `state="closed`, "1"), Closed},
+	} {
+		if got, err := r.Read(strings.NewReader(text + c.more)); err != nil || got != c.want {
+			t.Errorf("look %d: %q %v, want %q", i, got, err, c.want)
+		}
+	}
+	if got, err := NewReader(Source{Kind: Failsafe, Name: "payments"}).Read(strings.NewReader(count("state_changes", `state="open`, "1"))); err != nil || got != Open {
+		t.Errorf("the name of the first releases: %q %v", got, err)
+	}
+	if _, err := NewReader(Source{Kind: Failsafe, Name: "stock"}).Read(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "there are: payments") {
+		t.Errorf("a breaker that is not there: %v", err)
+	}
+}
+
 // FuzzRead: a page is whatever a service likes to write.
 func FuzzRead(f *testing.F) {
 	f.Add(page("1", "2", "3"), "payments")
 	f.Add("circuit{name=\"a\",event=\"open\"} NaN\n", "a")
 	f.Add("resilience4j_circuitbreaker_state{name=\"a\",state=\"open\"} 1\n", "a")
 	f.Fuzz(func(t *testing.T, text, name string) {
-		for _, kind := range []Kind{Resilience4j, Envoy, Opossum} {
+		for _, kind := range []Kind{Resilience4j, Envoy, Opossum, Failsafe} {
 			r := NewReader(Source{Kind: kind, Name: name})
 			for range 2 {
 				state, err := r.Read(strings.NewReader(text))

@@ -76,6 +76,15 @@ type Bulkhead struct {
 	Wait  time.Duration `json:"wait_ns,omitempty" yaml:"wait,omitempty"`
 }
 
+// Sagas is where a service keeps the sagas that it runs. It is a setting of the
+// service, not of an edge.
+type Sagas string
+
+const (
+	Durable Sagas = "durable" // each step on disk before it is done: a new process takes up what the last one left; the default
+	Memory  Sagas = "memory"  // as tutorials have it (D12): an order is written down when it has ended, and a crash forgets those under way
+)
+
 // Spec is how a scenario writes the patterns of one edge: a Mode alone
 // (`orders -> payments: off`), or single settings over the edge's default
 // (`{ breaker: hardened, timeout: 500ms }`).

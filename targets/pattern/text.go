@@ -19,6 +19,19 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // MarshalText is the mode's name.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m), nil }
 
+// UnmarshalText accepts durable and memory.
+func (s *Sagas) UnmarshalText(text []byte) error {
+	switch sagas := Sagas(text); sagas {
+	case Durable, Memory:
+		*s = sagas
+		return nil
+	}
+	return fmt.Errorf("%q is no place for sagas: write durable or memory", text)
+}
+
+// MarshalText is what UnmarshalText reads.
+func (s Sagas) MarshalText() ([]byte, error) { return []byte(s), nil }
+
 // UnmarshalText accepts a duration above zero ("500ms"), or "off".
 func (t *Timeout) UnmarshalText(text []byte) error {
 	if string(text) == "off" {

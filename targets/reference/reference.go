@@ -24,6 +24,9 @@ type System struct {
 	// alone, with unscaled timers.
 	Defaults func(edge topology.Edge) pattern.Settings
 
+	// Sagas are the services that run sagas, and can be told where to keep them.
+	Sagas []string
+
 	// Samples maps "METHOD /path" to a request body worth sending, in the load
 	// generator's template language; empty for requests without a body.
 	Samples map[string]string

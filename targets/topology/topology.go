@@ -52,9 +52,15 @@ type Service struct {
 	Dir     string            `json:"dir,omitempty" yaml:"dir,omitempty"`     // working directory of Command; default: where chaosctl was started
 	UDP     bool              `json:"udp,omitempty" yaml:"udp,omitempty"`     // its port is a UDP port
 	Ready   Ready             `json:"ready" yaml:"ready"`
-	TLS     *TLS              `json:"tls,omitempty" yaml:"tls,omitempty"`       // nil: it speaks plainly
-	Absent  *Absent           `json:"absent,omitempty" yaml:"absent,omitempty"` // nil: there is one
+
+	Instances int `json:"instances,omitempty" yaml:"instances,omitempty"` // how many of it run; 0 counts as 1, see Count
+
+	TLS    *TLS    `json:"tls,omitempty" yaml:"tls,omitempty"`       // nil: it speaks plainly
+	Absent *Absent `json:"absent,omitempty" yaml:"absent,omitempty"` // nil: there is one
 }
+
+// Count is how many instances of it there are.
+func (s Service) Count() int { return max(s.Instances, 1) }
 
 // Managed tells whether we start (and so may kill, pause and restart) it.
 func (s Service) Managed() bool { return s.Address == "" && s.Absent == nil }

@@ -122,6 +122,11 @@ func (r *run) start() error {
 	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return err
 	}
+	if r.way == "NO-ROOM" {
+		if err := r.mount(); err != nil {
+			return err
+		}
+	}
 	r.cmd = r.command("run", file, "--out", r.folder(), "--quiet")
 	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
 	// A group of its own: that of the harness is not to be killed with it.
@@ -229,6 +234,8 @@ func (r *run) end() (at time.Time, err error) {
 		send(-pid, syscall.SIGKILL)
 	case "QUIT":
 		send(pid, syscall.SIGQUIT)
+	case "NO-ROOM":
+		err = r.fill()
 	case "STOP-CONT":
 		send(pid, syscall.SIGSTOP)
 		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
@@ -276,7 +283,9 @@ func (r *run) watchdogs() (pids []int) {
 func (r *run) recovers() bool { return r.way == "KILL-ALL" || r.way == "KILL-BOTH-GROUPS" }
 
 // goesOn tells whether the run is to end by itself.
-func (r *run) goesOn() bool { return r.way == "STOP-CONT" || r.way == "WATCHDOG" }
+func (r *run) goesOn() bool {
+	return r.way == "STOP-CONT" || r.way == "WATCHDOG" || r.way == "NO-ROOM"
+}
 
 // killed tells whether the run had no chance to clean up by itself.
 func (r *run) killed() bool {
@@ -378,6 +387,9 @@ func (r *run) lookAtJournal(ended time.Time) {
 			} // else it was free, and another run on this machine has taken it
 		}
 	}
+	if r.way == "NO-ROOM" && r.moment == "before" && !r.missed {
+		r.lookAtRecord(events)
+	}
 	r.exact = step == r.moment || r.moment == "starting" && when <= 0
 	// SIGQUIT prints every stack before it ends the process: not the watchdog's time.
 	if strings.HasPrefix(r.way, "KILL") && !r.recovers() && !r.missed {
@@ -432,6 +444,11 @@ func (r *run) sweep() {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // looked up this moment, and only by our own TMPDIR
 	}
 	<-r.gone
+	if r.way == "NO-ROOM" {
+		if err := r.unmount(); err != nil {
+			r.wrong("unmount: %v", err)
+		}
+	}
 	if len(r.left) == 0 {
 		_ = os.RemoveAll(r.dir)
 	}

@@ -3,7 +3,7 @@
 // threads). It fails when any of them grows from the second quarter of the time to
 // the last, when a byte is wrong, or when a fault was not undone.
 //
-//	go run ./test/soak -binary bin/chaosctl -for 10m
+//	go run ./test/soak -binary bin/chaosctl -for 10m -doc docs/PERFORMANCE.md
 //	go run ./test/soak -binary bin/chaosctl -what run -for 30m
 package main
 
@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,19 +29,21 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/chaosctl/chaosctl/test/bench/compare"
 )
 
 func main() {
 	binary := flag.String("binary", "bin/chaosctl", "the `program` to keep busy")
 	what := flag.String("what", "proxy", "what to keep busy: proxy or run")
-	doc := flag.String("doc", "", "of a run: write the table into this file")
+	doc := flag.String("doc", "", "write the table into this file")
 	length := flag.Duration("for", 10*time.Minute, "how long")
 	seed := flag.Uint64("seed", 1, "of every choice")
 	flag.Parse()
 	var err error
 	switch *what {
 	case "proxy":
-		err = soak(*binary, *length, *seed)
+		err = soak(*binary, *doc, *length, *seed)
 	case "run":
 		err = soakRun(*binary, *doc, *length, *seed)
 	default:
@@ -53,9 +56,12 @@ func main() {
 }
 
 // reading is what the server holds at one moment.
-type reading struct{ rssMB, fds, goroutines float64 }
+type reading struct{ rssMB, heapMB, fds, goroutines float64 }
 
-func soak(binary string, length time.Duration, seed uint64) error {
+// soak keeps `chaosctl proxy serve` busy for length: 50 connections at a time that send
+// up to 4 MB each and compare what comes back, and 50 calls a second to its API, by
+// which toxics come and go. It writes the table into doc where that is named.
+func soak(binary, doc string, length time.Duration, seed uint64) error {
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -92,7 +98,7 @@ func soak(binary string, length time.Duration, seed uint64) error {
 	listen := regexp.MustCompile(`"listen":"([^"]+)"`).FindStringSubmatch(body)[1]
 
 	var all sync.WaitGroup
-	var copied, calls atomic.Int64
+	var copied, connections, calls atomic.Int64
 	over := make(chan struct{})
 	var wrong atomic.Pointer[error]
 	fail := func(err error) { wrong.CompareAndSwap(nil, &err) }
@@ -102,6 +108,7 @@ func soak(binary string, length time.Duration, seed uint64) error {
 			for !isOver(over) {
 				size, err := copyThrough(listen, draw)
 				copied.Add(size)
+				connections.Add(1)
 				if err != nil {
 					fail(err)
 					return
@@ -132,6 +139,10 @@ func soak(binary string, length time.Duration, seed uint64) error {
 			break
 		}
 		readings = append(readings, r)
+		if len(readings)%12 == 0 {
+			fmt.Fprintf(os.Stderr, "%v: %.0f MB resident, %.0f MB of heap, %.0f file descriptors, %.0f goroutines\n",
+				time.Since(began).Round(time.Second), r.rssMB, r.heapMB, r.fds, r.goroutines)
+		}
 	}
 	close(over)
 	all.Wait()
@@ -139,7 +150,10 @@ func soak(binary string, length time.Duration, seed uint64) error {
 		return *err
 	}
 	early, late := readings[len(readings)/4:len(readings)/2], readings[len(readings)*3/4:]
-	fmt.Printf("| %s, %d GB copied and compared, %d API calls | second quarter | last quarter |\n|---|---:|---:|\n", length, copied.Load()>>30, calls.Load())
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d cores, %s; `make soak-proxy`: %v, %.0f GB copied and compared, %d connections, %d calls of the API.\n\n",
+		time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), length, float64(copied.Load())/1e9, connections.Load(), calls.Load())
+	b.WriteString("| the server, median | second quarter | last quarter |\n|---|---:|---:|\n")
 	grown := false
 	for _, m := range []struct {
 		name string
@@ -147,17 +161,22 @@ func soak(binary string, length time.Duration, seed uint64) error {
 		by   float64 // of growth that is noise
 	}{
 		{"resident memory, MB", func(r reading) float64 { return r.rssMB }, 8},
+		{"heap in use, MB", func(r reading) float64 { return r.heapMB }, 8},
 		{"file descriptors", func(r reading) float64 { return r.fds }, 40},
 		{"goroutines", func(r reading) float64 { return r.goroutines }, 40},
 	} {
-		a, b := median(early, m.of), median(late, m.of)
-		fmt.Printf("| %s, median | %.0f | %.0f |\n", m.name, a, b)
-		grown = grown || b > a*1.1+m.by
+		before, after := median(early, m.of), median(late, m.of)
+		fmt.Fprintf(&b, "| %s | %.0f | %.0f |\n", m.name, before, after)
+		grown = grown || after > before*1.1+m.by
 	}
-	if grown {
+	fmt.Print(b.String())
+	switch {
+	case grown:
 		return errors.New("it grows")
+	case doc == "":
+		return nil
 	}
-	return nil
+	return compare.Replace(doc, "soak-proxy", strings.TrimSuffix(b.String(), "\n"))
 }
 
 func isOver(c <-chan struct{}) bool {
@@ -258,8 +277,9 @@ func look(pid int, api string) (r reading, err error) {
 	if err != nil {
 		return r, err
 	}
-	goroutines, _ := strconv.ParseFloat(regexp.MustCompile(`(?m)^go_goroutines (\d+)`).FindStringSubmatch(metrics)[1], 64)
-	return reading{kb / 1024, float64(len(fds)), goroutines}, nil
+	goroutines, _ := strconv.ParseFloat(regexp.MustCompile(`(?m)^go_goroutines (\S+)`).FindStringSubmatch(metrics)[1], 64)
+	heap, _ := strconv.ParseFloat(regexp.MustCompile(`(?m)^go_memstats_heap_inuse_bytes (\S+)`).FindStringSubmatch(metrics)[1], 64)
+	return reading{kb / 1024, heap / (1 << 20), float64(len(fds)), goroutines}, nil
 }
 
 func median(all []reading, of func(reading) float64) float64 {

@@ -201,6 +201,12 @@ func FuzzRequest(f *testing.F) {
 		"CONNECT x:1 HTTP/1.1\r\nContent-Length: 1\r\n\r\nabc",
 		"POST / HTTP/1.1\nHost: x\ncontent-length:1\n\nab",
 		"POST / HTTP/1.1\r\nHost: x\r\nA: b\r\n c: d\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabcd",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\nContent-Length: 3\r\n\r\nabc",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: x\r\nX: a\rContent-Length: 3\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}

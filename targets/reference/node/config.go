@@ -19,6 +19,7 @@ type Config struct {
 	Data     string          `json:"data"`   // folder for its database
 	Seed     uint64          `json:"seed"`
 	Edges    map[string]Edge `json:"edges"`             // by callee
+	Sagas    pattern.Sagas   `json:"sagas,omitempty"`   // where a service that runs sagas keeps them; default durable
 	Scale    float64         `json:"scale"`             // of the service's own timers; default 1. Edge settings are scaled already
 	Control  string          `json:"control,omitempty"` // token of /admin/faults; "" = there is no such page
 	Faults   Faults          `json:"faults"`            // to begin with

@@ -242,12 +242,17 @@ type incarnation struct {
 
 func live(t rapid.TB, w *world, data string, edge pattern.Settings) *incarnation {
 	t.Helper()
+	return liveWith(t, w, data, edge, pattern.Durable)
+}
+
+func liveWith(t rapid.TB, w *world, data string, edge pattern.Settings, sagas pattern.Sagas) *incarnation {
+	t.Helper()
 	network := &network{world: w}
 	edges := map[string]node.Edge{}
 	for _, callee := range []string{"users", "stock", "payments"} {
 		edges[callee] = node.Edge{Address: callee + ":80", Settings: edge}
 	}
-	n := node.NewWithTransport(node.Config{Service: "orders", Data: data, Seed: 7, Edges: edges}, slog.New(slog.DiscardHandler), network)
+	n := node.NewWithTransport(node.Config{Service: "orders", Data: data, Seed: 7, Edges: edges, Sagas: sagas}, slog.New(slog.DiscardHandler), network)
 	network.kill = n.End
 	closer, err := Setup(context.Background(), n)
 	if err != nil {
@@ -578,6 +583,79 @@ func TestKilledAtEveryStepBoundary(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// Row 41's control, D12: with its sagas in memory, orders answers the same while it
+// lives, and what it had ended is there after a crash; what was under way is lost,
+// whatever it had done by then.
+func TestSagasInMemoryDieWithTheProcess(t *testing.T) {
+	for _, step := range []Step{Reserve, Charge, Ship} {
+		t.Run(string(step), func(t *testing.T) {
+			data := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				var second atomic.Bool
+				w.fate = func(_ int, s string) fate {
+					if second.Load() && s == string(step) {
+						return crashAfter
+					}
+					return fine
+				}
+				i := liveWith(t, w, data, bare, pattern.Memory)
+				status, ended := i.post("u-1", "p-1", 2, "first")
+				if status != 201 || i.status(ended["order"]) != string(Completed) {
+					t.Errorf("answered %d %v", status, ended)
+				}
+				if status, again := i.post("u-1", "p-1", 2, "first"); status != 201 || again["order"] != ended["order"] {
+					t.Errorf("the same key again: %d %v, want order %s", status, again, ended["order"])
+				}
+				if status, _ := i.post("u-2", "p-1", 2, "first"); status != 422 {
+					t.Errorf("the key for another order: %d, want 422", status)
+				}
+				second.Store(true)
+				i.post("u-1", "p-1", 3, "second")
+				i.end(t)
+				second.Store(false)
+
+				next := liveWith(t, w, data, bare, pattern.Memory)
+				time.Sleep(time.Minute)
+				next.end(t)
+				all := rows(t, data)
+				if len(all) != 1 || all[ended["order"]] == nil || all[ended["order"]].State != Completed || all[ended["order"]].key != "first" {
+					t.Errorf("after the crash the database has %v, want the first order only", all)
+				}
+				if left := newWorld().available["p-1"] - w.available["p-1"]; left != 5 {
+					t.Errorf("%d pieces are gone, want the 2 that were sold and the 3 that nobody remembers", left)
+				}
+			})
+		})
+	}
+}
+
+// Sagas in memory that were not crashed keep every promise, like durable ones.
+func TestSagasInMemoryAreRight(t *testing.T) {
+	for name, f := range map[string]func(int, string) fate{
+		"covered": at("charge", 3, hangs), "answer lost": at("charge", 9, answerLost), "shipping fails": at("ship", 9, fails),
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.fate = f
+				i := liveWith(t, w, data, hardened, pattern.Memory)
+				_, answer := i.post("u-1", "p-1", 2, "")
+				if got := i.status(answer["order"]); got != answer["status"] {
+					t.Errorf("under way, it is %q; the caller was told %q", got, answer["status"])
+				}
+				if !i.settled(2 * time.Minute) {
+					t.Error("not settled after two minutes")
+				}
+				w.late.Wait()
+				i.end(t)
+				w.audit(t, rows(t, data))
+			})
+		})
 	}
 }
 

@@ -73,12 +73,13 @@ type order struct {
 	created time.Time
 }
 
-// table is the orders table.
+// table is the orders table, and with sagas in memory also what is not in it yet.
 type table struct {
 	now                 func() time.Time // of what is written
 	db                  *store.DB
 	insert, update      *sql.Stmt // on the writer
 	byID, byKey, unfini *sql.Stmt // on the readers
+	memory              *memory   // nil: every step is durable
 }
 
 const columns = `id, coalesce(key, ''), user, items, coalesce(address, ''), total, state, step, outcome, reason, created_ms`
@@ -123,6 +124,12 @@ func openTable(ctx context.Context, path string) (t *table, err error) {
 // add makes o durable. An order that has the same key is returned instead, and
 // o is not added.
 func (t *table) add(ctx context.Context, o *order) (existing *order, err error) {
+	if t.memory != nil {
+		if existing, err = scan(t.byKey.QueryRowContext(ctx, o.key)); err == nil && existing == nil {
+			existing = t.memory.add(o)
+		}
+		return existing, err
+	}
 	var added int64
 	err = t.db.Write(ctx, func(tx *sql.Tx) error {
 		result, err := tx.Stmt(t.insert).Exec(o.id, o.key, o.user, o.items, o.address, o.State, o.Step, o.created.UnixMilli())
@@ -147,7 +154,17 @@ func (t *table) add(ctx context.Context, o *order) (existing *order, err error) 
 
 // move makes o's next position durable, and then o's.
 func (t *table) move(ctx context.Context, o *order, to Position) error {
+	if t.memory != nil && !to.State.Terminal() {
+		o.Position = to
+		t.memory.put(o)
+		return nil
+	}
 	err := t.db.Write(ctx, func(tx *sql.Tx) error {
+		if t.memory != nil { // the first that the disk hears of it
+			if _, err := tx.Stmt(t.insert).Exec(o.id, o.key, o.user, o.items, o.address, o.State, o.Step, o.created.UnixMilli()); err != nil {
+				return err
+			}
+		}
 		_, err := tx.Stmt(t.update).Exec(o.id, o.total, to.State, to.Step, to.Outcome, o.reason, t.now().UnixMilli())
 		return err
 	})
@@ -155,12 +172,30 @@ func (t *table) move(ctx context.Context, o *order, to Position) error {
 		return fmt.Errorf("record that order %s is %s: %w", o.id, to.State, err)
 	}
 	o.Position = to
+	if t.memory != nil {
+		t.memory.forget(o)
+	}
 	return nil
 }
 
 // find returns nil when there is no such order.
 func (t *table) find(ctx context.Context, id string) (*order, error) {
+	if t.memory != nil {
+		if o := t.memory.find(id); o != nil {
+			return o, nil
+		}
+	}
 	return scan(t.byID.QueryRowContext(ctx, id))
+}
+
+// repeated finds the order that has a key; nil when none has.
+func (t *table) repeated(ctx context.Context, key string) (*order, error) {
+	if t.memory != nil {
+		if o := t.memory.withKey(key); o != nil {
+			return o, nil
+		}
+	}
+	return scan(t.byKey.QueryRowContext(ctx, key))
 }
 
 // unfinished lists the orders whose saga is under way, oldest first.

@@ -56,6 +56,7 @@ var System = reference.System{
 		},
 	},
 	Defaults: defaults,
+	Sagas:    []string{"orders"},
 	Samples: map[string]string{
 		"POST /checkout":    `{"user":"{{user}}","items":[{"product":"{{product}}","quantity":{{int 1 3}}}]}`,
 		"GET /products/p-3": "",

@@ -138,7 +138,17 @@ func (g *generators) start(name string, j job) (*running, error) {
 		args = []string{path, "-q", "-k", "-c", conns, "-t", seconds, "-n", "50000000", j.url}
 	case "k6":
 		script := filepath.Join(g.dir, "script.js")
-		if err := os.WriteFile(script, []byte(k6Script(j)), 0o644); err != nil {
+		text := k6Script(j)
+		if j.calls {
+			descriptors, err := g.writeDescriptors()
+			if err == nil {
+				text, err = k6Calls(j, descriptors)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 			return nil, err
 		}
 		r.file = filepath.Join(g.dir, "k6.json")

@@ -160,6 +160,31 @@ func (g *generators) writeDescriptors() (name string, err error) {
 	return name, os.WriteFile(name, raw, 0o644)
 }
 
+// k6Calls is the call in k6's terms: as many virtual users as calls under way. k6
+// gives each a connection of its own, which it keeps.
+func k6Calls(j job, descriptors string) (string, error) {
+	u, err := url.Parse(j.url)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(`import grpc from "k6/net/grpc";
+export const options = { discardResponseBodies: true, scenarios: { bench: { executor: "constant-vus", vus: %d, duration: "%v", gracefulStop: "2s" } } };
+const client = new grpc.Client();
+client.loadProtoset(%q);
+let connected = false;
+export default function () {
+  if (!connected) {
+    client.connect(%q, { plaintext: true });
+    connected = true;
+  }
+  const answer = client.invoke(%q, { service: "x" });
+  if (answer.status !== grpc.StatusOK) {
+    throw new Error("status " + answer.status);
+  }
+}
+`, j.connections*j.streams, j.duration, descriptors, u.Host, healthCall), nil
+}
+
 // argsHTTP2 is how a generator is told to speak HTTP/2 or gRPC.
 func (g *generators) argsHTTP2(name string, j job) ([]string, error) {
 	users, conns, streams := strconv.Itoa(j.connections*j.streams), strconv.Itoa(j.connections), strconv.Itoa(j.streams)

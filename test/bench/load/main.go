@@ -104,7 +104,7 @@ func measure(ctx context.Context, binary string, options compare.Options) error 
 	b.Notes = append(b.Notes, process.Network(alone), fmt.Sprintf(`The server is one thread with epoll on core %d, answers of 13 bytes; the generator is alone on core %d. CPU and requests are counted from outside, in a window of 4 s in the middle of the run: of vegeta, attack and report together.
 Open loop: request k is due at k/rate; when it arrived is noted by the server, against the earliest. Truth in the freezing test: from the schedule and the server's answers, a p99 of %v.
 Over TLS the server is the same thread with crypto/tls, which costs about what our generator does. A session is three requests, the second and third with a value captured from the JSON of the first.
-HTTP/2 is without TLS, and vegeta has one connection for it. The grpc-go loop is goroutines that call grpc_health_v1 and do nothing else; what is called is answered from frames that are made once.`,
+HTTP/2 is without TLS, and vegeta has one connection for it. The grpc-go loop is goroutines that call grpc_health_v1 and do nothing else; k6 has a connection for each of its 64 users there; what is called is answered from frames that are made once.`,
 		g.serverCore, g.core, behaviour{Delay: time.Millisecond, Period: 10 * time.Second, Freeze: time.Second}.p99(500, 20*time.Second).Round(time.Millisecond)))
 	if err := process.Pin(g.serverCore); err != nil {
 		return err

@@ -89,8 +89,8 @@ func bench(g *generators) compare.Bench {
 			}},
 		}, {
 			Title:   "Closed loop, unary calls of gRPC",
-			Columns: []string{grpcLoop, compare.Ours},
-			Against: []string{grpcLoop},
+			Columns: []string{grpcLoop, "k6", compare.Ours},
+			Against: []string{grpcLoop, "k6"},
 			Probes: []compare.Probe{{
 				Name: "grpc-8x8",
 				Rows: []compare.Row{

@@ -1,0 +1,34 @@
+package loadgen
+
+import (
+	"runtime"
+	"sync"
+)
+
+// extra is how many processors Go has been told of that there are not.
+var extra struct {
+	sync.Mutex
+	n int
+}
+
+// extraProcessors lets n more threads run Go code at once than there are
+// processors (GOMAXPROCS), until the returned function is called: the kernel shares the
+// processors out among threads, and sooner than Go does among goroutines. Other goroutines have
+// as many as before, also while n of them block their threads.
+func extraProcessors(n int) (giveBack func()) {
+	add := func(n int) {
+		extra.Lock()
+		defer extra.Unlock()
+		extra.n += n
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+	}
+	add(n)
+	return func() { add(-n) }
+}
+
+// processors is how many there are for goroutines, without the extra ones.
+func processors() int {
+	extra.Lock()
+	defer extra.Unlock()
+	return runtime.GOMAXPROCS(0) - extra.n
+}
