@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -38,6 +39,7 @@ type instance struct {
 
 	busy sync.Mutex // one of start, kill, pause, … at a time
 	port int        // of a user's command, kept over restarts; under busy
+	hold io.Closer  // holds that port against other runs; nil: no port of ours yet
 
 	mu      sync.Mutex
 	process *process.Process // nil: none yet; Done: gone
@@ -285,11 +287,10 @@ func (in *instance) command() (process.Command, error) {
 		return command, err
 	}
 	if in.port == 0 {
-		port, err := process.FreePort(in.service.UDP)
-		if err != nil {
+		var err error
+		if in.port, in.hold, err = process.FreePort(in.service.UDP); err != nil {
 			return command, err
 		}
-		in.port = port
 	} else if err := process.PortFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(in.port)), in.service.UDP); err != nil {
 		return command, fmt.Errorf("its port %d is taken: %w", in.port, err)
 	}

@@ -213,6 +213,11 @@ func (s *System) Stop(ctx context.Context) error {
 	defer cancel()
 	errs = append(errs, s.runtime.Stop(last))
 	s.watches.Wait()
+	for _, in := range s.instances {
+		if in.hold != nil {
+			in.hold.Close()
+		}
+	}
 	s.client.CloseIdleConnections()
 	if s.config.Run != "" {
 		// What a service started in a session of its own has left its group with it.

@@ -469,10 +469,11 @@ func TestWhatCannotBeStarted(t *testing.T) {
 }
 
 func TestFreePort(t *testing.T) {
-	port, err := FreePort(false)
+	port, hold, err := FreePort(false)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer hold.Close()
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
@@ -481,6 +482,22 @@ func TestFreePort(t *testing.T) {
 	if err := PortFree(l.Addr().String(), false); !errors.Is(err, ErrTaken) {
 		t.Errorf("while somebody listens: %v; want ErrTaken", err)
 	}
+}
+
+func TestAPickedPortIsHeld(t *testing.T) {
+	port, hold, err := FreePort(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holdPort(port); runtime.GOOS == "linux" && err == nil {
+		t.Error("it is picked twice")
+	}
+	hold.Close()
+	again, err := holdPort(port)
+	if err != nil {
+		t.Fatalf("once it is let go: %v", err)
+	}
+	again.Close()
 }
 
 func TestAFullLogDoesNotHangTheChild(t *testing.T) {
