@@ -286,13 +286,7 @@ func placeFaults(s *scenarios.Scenario, topo topology.Topology, phases []verdict
 func hypotheses(s *scenarios.Scenario, p *Plan, phases []verdict.Phase, scale func(time.Duration) time.Duration) verdict.Hypotheses {
 	h := verdict.Hypotheses{Confidence: s.Confidence, Phases: phases, Invariants: s.Invariants}
 	for _, l := range p.Loads {
-		load := verdict.Load{Name: l.Name, Model: l.Model(), To: l.To, Timeout: l.TimeoutOrDefault()}
-		for _, s := range l.Steps {
-			if s.Name != "" {
-				load.Steps = append(load.Steps, s.Name)
-			}
-		}
-		h.Loads = append(h.Loads, load)
+		h.Loads = append(h.Loads, verdict.Load{Name: l.Name, Model: l.Model(), To: l.To, Timeout: l.TimeoutOrDefault(), Steps: l.NamedSteps()})
 	}
 	for _, x := range s.Hypothesis {
 		for _, part := range []struct {

@@ -161,8 +161,9 @@ func (s Spec) sequence() []SessionStep {
 	return slices.Concat(s.Steps, s.Setup)
 }
 
-// stepNames are what the steps are called in the results, each differently.
-func (s Spec) stepNames() []string {
+// StepNames are what the steps are called in the results, each differently: those of
+// a session in order, then those of its setup.
+func (s Spec) StepNames() []string {
 	var names []string
 	for i, step := range s.sequence() {
 		name := cmp.Or(step.Name, s.title(step.request()))
@@ -170,6 +171,18 @@ func (s Spec) stepNames() []string {
 			name = fmt.Sprintf("%s (%d)", name, i+1)
 		}
 		names = append(names, name)
+	}
+	return names
+}
+
+// NamedSteps are the names that steps of the session were given: what objectives
+// may be about. Those of a setup are in no number of the stream.
+func (s Spec) NamedSteps() []string {
+	var names []string
+	for _, step := range s.Steps {
+		if step.Name != "" {
+			names = append(names, step.Name)
+		}
 	}
 	return names
 }

@@ -87,7 +87,7 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 	}
 	in := st.scope(s)
 	readable := true // all templates
-	names, sequence := s.stepNames(), s.sequence()
+	names, sequence := s.StepNames(), s.sequence()
 	filled := s.filled()
 	st.kinds, st.steps = make([]kind, len(filled)), len(s.Steps)
 	inSetup := map[string]bool{}

@@ -148,7 +148,7 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 	fl.StringVar(&f.arrivals, "arrivals", "even", "even, or poisson: gaps between requests as they are when users know nothing of one another")
 	fl.StringVar(&f.engine, "engine", "auto", "how requests get onto the wire: fast (HTTP and gRPC on Linux), general, or auto: fast where it can be")
 	fl.DurationVar(&f.warmup, "warmup", 0, "load before the duration that is in no number (with --find-max: before each step; default 1s there)")
-	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%'; may be repeated")
+	fl.StringArrayVar(&f.objectives, "objective", nil, "what must hold, like 'p99 < 50ms' or 'ok >= 99%', or, of a step with a name, 'pay p99 < 50ms'; may be repeated")
 	fl.StringVar(&f.confidence, "confidence", "95%", "of each bound, one-sided")
 	fl.StringVar(&f.findMax, "find-max", "", "search the highest rate at which this objective holds; starts at --rate")
 	fl.StringVar(&f.maxRate, "max-rate", "100000/s", "where --find-max ends")
@@ -198,9 +198,9 @@ type loadPlan struct {
 	engine     loadgen.Engine
 	seed       uint64
 	warmup     time.Duration
-	duration   time.Duration // judged; after the warm-up
-	requests   uint64        // 0: no limit
-	objectives []expect.Clause
+	duration   time.Duration       // judged; after the warm-up
+	requests   uint64              // 0: no limit
+	objectives []verdict.Objective // of the load, or of a step of its sessions
 	confidence float64
 	perSecond  bool // the seconds are kept apart, for a file
 	warnings   []string
@@ -315,11 +315,12 @@ func planLoad(ctx context.Context, arg string, f loadFlags, changed func(string)
 		return nil, usage(err, "")
 	}
 	for _, text := range f.objectives {
-		c, err := parseObjective("--objective", text)
+		step, clause := p.stepOf(text)
+		c, err := parseObjective("--objective", clause)
 		if err != nil {
 			return nil, usage(err, "")
 		}
-		p.objectives = append(p.objectives, c)
+		p.objectives = append(p.objectives, verdict.Objective{Step: step, Clause: c})
 	}
 	if f.duration <= 0 {
 		return nil, usage(fmt.Errorf("--duration %s: it must be above 0s", f.duration), "")
@@ -571,6 +572,17 @@ func parseRate(flag, text string) (arrival.Rate, error) {
 	return r, nil
 }
 
+// stepOf takes the name of a step off an objective: "pay p99 < 50ms" speaks of the
+// step "pay".
+func (p *loadPlan) stepOf(objective string) (step, clause string) {
+	for _, name := range p.spec.NamedSteps() {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(objective), name+" "); ok && len(name) > len(step) {
+			step, clause = name, rest
+		}
+	}
+	return step, cmp.Or(clause, objective)
+}
+
 func parseObjective(flag, text string) (expect.Clause, error) {
 	c, err := expect.Parse(text)
 	switch {
@@ -675,22 +687,27 @@ func (p *loadPlan) run(ctx context.Context, onWindow func(loadgen.Window), onRes
 }
 
 // judge is the verdict on what was seen, by the same rules as a run's.
-func (p *loadPlan) judge(o *loadOutcome, objectives []expect.Clause) verdict.Result {
+func (p *loadPlan) judge(o *loadOutcome, objectives []verdict.Objective) verdict.Result {
 	const phase = "load"
 	h := verdict.Hypotheses{
 		Confidence: p.confidence,
-		Loads:      []verdict.Load{{Name: p.spec.Name, Model: p.spec.Model(), To: p.spec.To, Timeout: p.spec.TimeoutOrDefault()}},
+		Loads:      []verdict.Load{{Name: p.spec.Name, Model: p.spec.Model(), To: p.spec.To, Timeout: p.spec.TimeoutOrDefault(), Steps: p.spec.NamedSteps()}},
 	}
 	if p.warmup > 0 {
 		h.Phases = append(h.Phases, verdict.Phase{Name: "warmup", End: p.warmup})
 	}
 	h.Phases = append(h.Phases, verdict.Phase{Name: phase, Start: p.warmup, End: p.warmup + o.length(p)})
-	for _, c := range objectives {
-		h.Objectives = append(h.Objectives, verdict.Objective{Load: p.spec.Name, Phase: phase, Clause: c})
+	for _, objective := range objectives {
+		objective.Load, objective.Phase = p.spec.Name, phase
+		h.Objectives = append(h.Objectives, objective)
 	}
 	r := verdict.Judge(h, o.events(p))
 	for i, text := range r.Reasons {
-		r.Reasons[i] = strings.TrimPrefix(text, p.spec.Name+", "+phase+": ")
+		text = strings.TrimPrefix(text, p.spec.Name+", "+phase+": ")
+		for _, step := range p.spec.NamedSteps() {
+			text = strings.Replace(text, p.spec.Name+"."+step+", "+phase+": ", step+": ", 1)
+		}
+		r.Reasons[i] = text
 	}
 	return r
 }

@@ -121,7 +121,7 @@ func planSearch(p *loadPlan, f loadFlags, changed func(string) bool) (*capacity,
 	if !changed("warmup") {
 		p.warmup = time.Second
 	}
-	p.duration, p.objectives = f.stepDuration, []expect.Clause{clause}
+	p.duration, p.objectives = f.stepDuration, []verdict.Objective{{Clause: clause}}
 	return &capacity{clause: clause, start: *p.spec.Rate, most: most}, nil
 }
 

@@ -22,15 +22,42 @@ type loadOutcome struct {
 	took      time.Duration
 	generator generatorHealth
 
-	total   loadCounts // of what was due after the warm-up
-	last    time.Duration
-	details map[string]string      // an example of each kind of error
-	setups  map[string]*loadCounts // of the steps of a setup, warm-up included; in no total
-	windows []journal.Event
-	warmup  time.Duration
-	judged  bool // the windows are kept, for the verdict
+	total    loadCounts // of what was due after the warm-up
+	steps    stepCounts // the same, of each step of the sessions
+	setups   stepCounts // of the steps of a setup, warm-up included; in no total
+	sessions *loadgen.Sessions
+	last     time.Duration
+	details  map[string]string // an example of each kind of error
+	windows  []journal.Event
+	warmup   time.Duration
+	judged   bool // the windows are kept, for the verdict
 
 	seconds map[int64]*loadCounts // by due time, warm-up included; nil where nobody wants them
+}
+
+// stepCounts adds up windows by the name of their step.
+type stepCounts map[string]*loadCounts
+
+func (s *stepCounts) add(w loadgen.Window) {
+	if *s == nil {
+		*s = stepCounts{}
+	}
+	if (*s)[w.Step] == nil {
+		(*s)[w.Step] = newLoadCounts()
+	}
+	(*s)[w.Step].add(w)
+}
+
+// results are the steps in result.json's terms, in the order of names; what was
+// never asked is left out.
+func (s stepCounts) results(names []string) []verdict.LoadResult {
+	var all []verdict.LoadResult
+	for _, name := range names {
+		if c := s[name]; c != nil {
+			all = append(all, c.result(name))
+		}
+	}
+	return all
 }
 
 // loadCounts is a sum of windows.
@@ -82,13 +109,7 @@ func newLoadOutcome(p *loadPlan) *loadOutcome {
 
 func (o *loadOutcome) add(w loadgen.Window) {
 	if w.Setup {
-		if o.setups == nil {
-			o.setups = map[string]*loadCounts{}
-		}
-		if o.setups[w.Step] == nil {
-			o.setups[w.Step] = newLoadCounts()
-		}
-		o.setups[w.Step].add(w)
+		o.setups.add(w)
 		// Connections are the stream's, whatever they were first made for.
 		o.total.connects += w.Connects
 		o.total.resumed += w.Resumed
@@ -106,28 +127,30 @@ func (o *loadOutcome) add(w loadgen.Window) {
 	}
 	if w.Due >= o.warmup {
 		o.total.add(w)
+		if w.Step != "" {
+			o.steps.add(w)
+		}
+		if w.Sessions != nil {
+			o.countSessions(*w.Sessions)
+		}
 	}
 	if o.judged {
 		o.windows = append(o.windows, journal.Event{At: w.Due + windowLength, Window: &journal.Window{
-			Load: w.Load, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
+			Load: w.Load, Step: w.Step, DueS: journal.Secs(w.Due), Due: w.DueCount, Sent: w.Sent, OK: w.OK, Failed: w.Failed,
 			Queued: w.Queued, Dropped: w.Dropped, Late: w.Late,
 			OKLatency: w.OKLatency.Encode(), FailedLatency: w.FailedLatency.Encode(), Outcomes: w.Outcomes,
 		}})
 	}
 }
 
-// setup is the steps of a setup by name, in result.json's terms.
-func (o *loadOutcome) setup() []verdict.LoadResult {
-	var all []verdict.LoadResult
-	for _, name := range slices.Sorted(maps.Keys(o.setups)) {
-		c := o.setups[name]
-		r := verdict.LoadResult{Name: name, Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed, Late: c.late, Outcomes: c.outcomes}
-		if q := quantilesOf(c.latency); q != nil {
-			r.P50S, r.P90S, r.P95S, r.P99S, r.P999S, r.MaxS = q.P50S, q.P90S, q.P95S, q.P99S, q.P999S, q.MaxS
-		}
-		all = append(all, r)
+func (o *loadOutcome) countSessions(s loadgen.Sessions) {
+	if o.sessions == nil {
+		o.sessions = &loadgen.Sessions{Duration: hdr.New()}
 	}
-	return all
+	o.sessions.Completed += s.Completed
+	o.sessions.Failed += s.Failed
+	o.sessions.Cut += s.Cut
+	o.sessions.Duration.Merge(s.Duration)
 }
 
 // windowLength is what a loadgen.Window covers.
@@ -207,6 +230,18 @@ type loadResult struct {
 	Warnings   []string                  `json:"warnings"`
 }
 
+// result is what every stream and step has in result.json.
+func (c *loadCounts) result(name string) verdict.LoadResult {
+	r := verdict.LoadResult{
+		Name: name, Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed,
+		Queued: c.queued, Dropped: c.dropped, Late: c.late, Outcomes: c.outcomes,
+	}
+	if q := quantilesOf(c.latency); q != nil {
+		r.P50S, r.P90S, r.P95S, r.P99S, r.P999S, r.MaxS = q.P50S, q.P90S, q.P95S, q.P99S, q.P999S, q.MaxS
+	}
+	return r
+}
+
 func quantilesOf(h *hdr.Histogram) *verdict.Distribution {
 	if h.Count() == 0 {
 		return nil
@@ -222,26 +257,27 @@ const fewConnects = 100
 func (p *loadPlan) result(o *loadOutcome) loadResult {
 	c, length := &o.total, o.length(p).Seconds()
 	r := loadResult{
-		LoadResult: verdict.LoadResult{
-			Name: p.spec.Name, Model: p.spec.Model(), Due: c.due, Sent: c.sent, OK: c.ok, Failed: c.failed,
-			Queued: c.queued, Dropped: c.dropped, Late: c.late, Outcomes: c.outcomes,
-			Service: quantilesOf(c.service), Lag: quantilesOf(c.lag),
-			FirstByte: quantilesOf(c.firstByte), Connect: quantilesOf(c.connect), Handshake: quantilesOf(c.handshake),
-			Connects: c.connects, Resumed: c.resumed, BytesSent: c.bytesSent, BytesReceived: c.bytesReceived,
-			Setup: o.setup(),
-		},
-		MinS: c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
+		LoadResult: c.result(p.spec.Name),
+		MinS:       c.latency.Min().Seconds(), MeanS: c.latency.Mean().Seconds(), Canceled: c.outcomes["canceled"],
 		URL: p.target.url(), Address: p.target.address, Seed: p.seed, Status: o.status,
 		DurationS: length, TookS: o.took.Seconds(), SentPerS: float64(c.sent) / length, OKPerS: float64(c.ok) / length,
 		Errors: o.details, Generator: o.generator, Warnings: slices.Clone(p.warnings),
+	}
+	r.Model = p.spec.Model()
+	r.Service, r.Lag = quantilesOf(c.service), quantilesOf(c.lag)
+	r.FirstByte, r.Connect, r.Handshake = quantilesOf(c.firstByte), quantilesOf(c.connect), quantilesOf(c.handshake)
+	r.Connects, r.Resumed, r.BytesSent, r.BytesReceived = c.connects, c.resumed, c.bytesSent, c.bytesReceived
+	r.Steps, r.Setup = o.steps.results(p.spec.StepNames()), o.setups.results(p.spec.StepNames())
+	if s := o.sessions; s != nil {
+		r.Sessions = &verdict.SessionResult{
+			Completed: s.Completed, Failed: s.Failed, Cut: s.Cut,
+			P50S: s.Duration.Quantile(0.5).Seconds(), P95S: s.Duration.Quantile(0.95).Seconds(), MaxS: s.Duration.Max().Seconds(),
+		}
 	}
 	engine, _, _ := p.config().Chosen() // its error was told before the start
 	r.Engine = engine.String()
 	if arrivals, open := p.spec.Arrivals(p.seed); open && p.requests == 0 {
 		r.AskedPerS = (arrivals.Expected(p.warmup+o.length(p)) - arrivals.Expected(p.warmup)) / length
-	}
-	if q := quantilesOf(c.latency); q != nil {
-		r.P50S, r.P90S, r.P95S, r.P99S, r.P999S, r.MaxS = q.P50S, q.P90S, q.P95S, q.P99S, q.P999S, q.MaxS
 	}
 	if len(p.objectives) > 0 {
 		j := p.judge(o, p.objectives)

@@ -33,6 +33,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"pgregory.net/rapid"
 
+	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen"
 	"github.com/chaosctl/chaosctl/loadgen/arrival"
 	"github.com/chaosctl/chaosctl/scenarios/expect"
@@ -334,7 +335,7 @@ func TestLoadResult(t *testing.T) {
 		target: loadTarget{scheme: "http", authority: "h", address: "127.0.0.1:80"}, warmup: time.Second, duration: 2 * time.Second, confidence: 0.95,
 	}
 	clause, _ := expect.Parse("ok >= 50%")
-	p.objectives = []expect.Clause{clause}
+	p.objectives = []verdict.Objective{{Clause: clause}}
 	outcome := func(late int) *loadOutcome {
 		o := newLoadOutcome(p)
 		for i := 29; i >= 0; i-- {

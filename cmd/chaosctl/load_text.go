@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/chaosctl/chaosctl/experiments/verdict"
 	"github.com/chaosctl/chaosctl/loadgen/hdr"
@@ -30,6 +31,7 @@ func (t loadText) result(p *loadPlan, o *loadOutcome, r loadResult) error {
 	t.latencies(&b, o)
 	t.histogram(&b, o.total.latency)
 	t.answers(&b, r)
+	t.steps(&b, r)
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "\n%s %s\n", t.paint(yellow, "warning:"), w)
 	}
@@ -64,6 +66,9 @@ func (t loadText) counts(b *strings.Builder, p *loadPlan, o *loadOutcome, r load
 	}
 	for _, s := range r.Setup {
 		fmt.Fprintf(b, "setup      %s: %s ok, %s failed, p50 %s, max %s; in no other number\n", s.Name, n(s.OK), n(s.Failed), chart.Seconds(s.P50S), chart.Seconds(s.MaxS))
+	}
+	if s := r.Sessions; s != nil {
+		fmt.Fprintf(b, "sessions   %s completed, %s failed, %s cut off by the end\n", n(s.Completed), n(s.Failed), n(s.Cut))
 	}
 	if r.Handshake != nil {
 		fmt.Fprintf(b, "TLS        handshake p50 %s, p99 %s; %s resumed\n", chart.Duration(o.total.handshake.Quantile(0.5)), chart.Duration(o.total.handshake.Quantile(0.99)), n(r.Resumed))
@@ -184,13 +189,30 @@ func (t loadText) answers(b *strings.Builder, r loadResult) {
 	}
 }
 
+// steps shows what became of each step of the sessions, and how long it took.
+func (t loadText) steps(b *strings.Builder, r loadResult) {
+	if len(r.Steps) == 0 {
+		return
+	}
+	wide := len("steps")
+	for _, s := range r.Steps {
+		wide = max(wide, utf8.RuneCountInString(s.Name))
+	}
+	fmt.Fprintf(b, "\n%-*s %11s %9s %11s %11s %11s\n", wide, "steps", "ok", "failed", "p50", "p99", "max")
+	for _, s := range r.Steps {
+		fmt.Fprintf(b, "%-*s %11s %9s %11s %11s %11s\n", wide, s.Name, chart.Count(s.OK), chart.Count(s.Failed),
+			chart.Seconds(s.P50S), chart.Seconds(s.P99S), chart.Seconds(s.MaxS))
+	}
+}
+
 func (t loadText) verdict(b *strings.Builder, r loadResult) {
 	if r.Verdict == "" {
 		return
 	}
 	b.WriteString("\n")
 	for _, o := range r.Objectives {
-		line := fmt.Sprintf("%-12s %s", o.Verdict, o.Objective)
+		step := strings.TrimPrefix(strings.TrimPrefix(o.Load, r.Name), ".")
+		line := fmt.Sprintf("%-12s %s", o.Verdict, strings.TrimSpace(step+" "+o.Objective))
 		if o.Estimate != nil {
 			line += fmt.Sprintf(": %s good, bounds %s to %s, %s requests", chart.ShareAgainst(*o.Estimate, o.Target),
 				chart.ShareAgainst(*o.Low, o.Target), chart.ShareAgainst(*o.High, o.Target), chart.Count(o.Samples))
