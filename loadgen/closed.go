@@ -67,7 +67,7 @@ type user struct {
 	next      *atomic.Uint64
 	number    uint64
 	first     time.Duration // when its first request is due
-	timer     *time.Timer
+	timer     *time.Timer   // of its patience for a free connection
 }
 
 // breath is how long a user waits after a request that could not be made at
@@ -75,10 +75,10 @@ type user struct {
 const breath = 10 * time.Millisecond
 
 func (u *user) run() {
-	u.timer = time.NewTimer(0)
+	u.timer = time.NewTimer(time.Hour)
 	defer u.timer.Stop()
 	for due := u.first; due < u.config.Until; {
-		if !u.sleep(due) {
+		if !u.stream.alarms.until(u.ctx, u.config.Start.Add(due)) {
 			return
 		}
 		j := job{seq: u.next.Add(1) - 1, due: due, owner: u.number}
@@ -139,16 +139,4 @@ func (u *user) queue(deadline time.Duration) (client, bool) {
 	case <-u.ctx.Done():
 	}
 	return nil, false
-}
-
-// sleep waits for an offset; false when the run has ended instead.
-func (u *user) sleep(until time.Duration) bool {
-	if d := time.Until(u.config.Start.Add(until)); d > 0 {
-		u.timer.Reset(d)
-		select {
-		case <-u.timer.C:
-		case <-u.ctx.Done():
-		}
-	}
-	return u.ctx.Err() == nil
 }

@@ -114,6 +114,14 @@ func Run(ctx context.Context, c Config) error {
 		if carry.close != nil {
 			defer carry.close()
 		}
+		if s.session || c.Spec.Model() == "closed" {
+			wait, err := waiterFor(c)
+			if err != nil {
+				return fmt.Errorf("load %q: %w", c.Spec.Name, err)
+			}
+			s.alarms = newAlarms(wait)
+			defer s.alarms.close()
+		}
 	}
 	send := func() { closed(ctx, c, s, col, carry) }
 	switch {

@@ -56,7 +56,7 @@ func follow(ctx context.Context, c Config, s *stream, cl client, rec *recorder, 
 		}
 		k := &s.kinds[j.step]
 		j.due, j.queued = done+k.think, false
-		if j.due >= c.Until || !sleepUntil(ctx, c.Start.Add(j.due)) {
+		if j.due >= c.Until || !s.alarms.until(ctx, c.Start.Add(j.due)) {
 			end.how = cutOff
 			break
 		}
@@ -65,19 +65,6 @@ func follow(ctx context.Context, c Config, s *stream, cl client, rec *recorder, 
 	}
 	rec.end(end)
 	return r.outcome
-}
-
-// sleepUntil waits for t; false if ctx ended first.
-func sleepUntil(ctx context.Context, t time.Time) bool {
-	if d := time.Until(t); d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
-	return ctx.Err() == nil
 }
 
 // ended is a session whose fate is known.

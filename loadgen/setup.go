@@ -90,7 +90,7 @@ func (s *stream) setUp(ctx context.Context, c Config, cl client, rec *recorder, 
 	for j.step = s.steps; j.step < len(s.kinds); j.step++ {
 		k := &s.kinds[j.step]
 		j.due = time.Since(c.Start) + k.think
-		if j.due >= c.Until || !sleepUntil(ctx, c.Start.Add(j.due)) {
+		if j.due >= c.Until || !s.alarms.until(ctx, c.Start.Add(j.due)) {
 			return last, cutOff
 		}
 		rec.note(j.due, j.step, count{due: 1})

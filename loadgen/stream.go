@@ -26,6 +26,7 @@ type stream struct {
 	identities []identity      // of users, by their number; nil without a setup
 	sources    []*source
 	redact     *redactor
+	alarms     *alarms                // for what the general engine's users think
 	slots      int                    // captured values
 	lasting    int                    // the first of them, which a setup captures
 	watched    bool                   // somebody looks at answers, follows redirects, or is told the time
