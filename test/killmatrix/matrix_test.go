@@ -57,13 +57,22 @@ var ways = []struct {
 	{"STOP-CONT", "SIGSTOP, then SIGCONT: the run goes on", []int{0, 1, 3}},
 	{"KILL-ALL", "SIGKILL to it and its watchdog; then `chaosctl recover`", []int{-1}},
 	{"KILL-BOTH-GROUPS", "SIGKILL to the process group of its watchdog and to its own; then `chaosctl recover`", []int{-1}},
+	{"CGROUP", "its whole control group killed at once, its watchdog and its services with it; then `chaosctl recover`", []int{-1}},
 	{"WATCHDOG", "SIGKILL to its watchdog alone: the run starts another, and goes on", []int{0, 1, 3}},
 	{"NO-ROOM", "no room for another file in its folder: a fault that is not on record is not injected, and the run goes on", []int{0, 1, 3}},
 }
 
 // possible tells whether there is such a point: without room from the beginning a run
 // does not start.
-func (p point) possible() bool { return p.way != "NO-ROOM" || p.moment != "starting" && mounts() }
+func (p point) possible() bool {
+	switch p.way {
+	case "NO-ROOM":
+		return p.moment != "starting" && mounts()
+	case "CGROUP":
+		return groupsRoot() != ""
+	}
+	return true
+}
 
 // moments are what stands in the journal when the point is reached.
 var moments = []struct{ name, says, line string }{

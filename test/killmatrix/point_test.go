@@ -61,6 +61,7 @@ type run struct {
 	chaosctl, dir string
 	cmd           *exec.Cmd
 	said          bytes.Buffer
+	group         string // the control group that it is alone in; "": none
 	gone          chan struct{}
 	outcome
 }
@@ -74,26 +75,14 @@ func (r *run) wrong(format string, args ...any) {
 	r.left = append(r.left, fmt.Sprintf(format, args...))
 }
 
-// try makes a run, ends it at the point, and looks what is left. A service is given
-// a port that was free a moment ago: where another run was quicker the system does
-// not start, and the point is tried again.
-func try(chaosctl, dir string, p point) outcome {
-	for n := 1; ; n++ {
-		o := tryOnce(chaosctl, filepath.Join(dir, strconv.Itoa(n)), p)
-		taken := slices.ContainsFunc(o.left, func(what string) bool { return strings.Contains(what, "address already in use") })
-		if n == 3 || len(o.left) != 1 || !taken || p.moment == "starting" {
-			return o
-		}
-	}
-}
-
-func tryOnce(chaosctl, dir string, p point) outcome {
+// try makes a run, ends it at the point, and looks what is left.
+func try(chaosctl, dir string, p point) (o outcome) {
 	r := &run{point: p, chaosctl: chaosctl, dir: dir, gone: make(chan struct{})}
 	if err := r.start(); err != nil {
 		r.wrong("start: %v", err)
 		return r.outcome
 	}
-	defer r.sweep()
+	defer func() { r.sweep(); o = r.outcome }()
 	if err := r.reach(); err != nil {
 		r.wrong("%v", err)
 		return r.outcome
@@ -133,6 +122,13 @@ func (r *run) start() error {
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// Its services hold no end of our pipe, but wait for nobody who might.
 	r.cmd.WaitDelay = time.Second
+	if r.way == "CGROUP" {
+		group, err := r.enclose()
+		if err != nil {
+			return err
+		}
+		defer group.Close()
+	}
 	if err := r.cmd.Start(); err != nil {
 		return err
 	}
@@ -236,6 +232,8 @@ func (r *run) end() (at time.Time, err error) {
 		send(pid, syscall.SIGQUIT)
 	case "NO-ROOM":
 		err = r.fill()
+	case "CGROUP":
+		err = r.killGroup()
 	case "STOP-CONT":
 		send(pid, syscall.SIGSTOP)
 		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
@@ -280,7 +278,9 @@ func (r *run) watchdogs() (pids []int) {
 }
 
 // recovers tells whether nobody is left to clean up but chaosctl recover.
-func (r *run) recovers() bool { return r.way == "KILL-ALL" || r.way == "KILL-BOTH-GROUPS" }
+func (r *run) recovers() bool {
+	return r.way == "KILL-ALL" || r.way == "KILL-BOTH-GROUPS" || r.way == "CGROUP"
+}
 
 // goesOn tells whether the run is to end by itself.
 func (r *run) goesOn() bool {
@@ -289,7 +289,7 @@ func (r *run) goesOn() bool {
 
 // killed tells whether the run had no chance to clean up by itself.
 func (r *run) killed() bool {
-	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL", "KILL-BOTH-GROUPS"}, r.way)
+	return slices.Contains([]string{"KILL", "KILL-GROUP", "QUIT", "KILL-ALL", "KILL-BOTH-GROUPS", "CGROUP"}, r.way)
 }
 
 // look compares the world with what it was.
@@ -447,6 +447,11 @@ func (r *run) sweep() {
 	if r.way == "NO-ROOM" {
 		if err := r.unmount(); err != nil {
 			r.wrong("unmount: %v", err)
+		}
+	}
+	if r.group != "" {
+		if err := r.removeGroup(); err != nil {
+			r.wrong("left: %v", err)
 		}
 	}
 	if len(r.left) == 0 {
