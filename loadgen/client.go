@@ -91,10 +91,7 @@ type result struct {
 	begun    time.Time // when the first of them came; zero if none did
 	done     time.Time
 
-	connected bool          // it made a connection,
-	connect   time.Duration // which took so long,
-	handshake time.Duration // and then TLS so long; unknown without
-	resumed   bool          // the TLS session is an earlier connection's
+	made []made // connections, for this request
 
 	// waited is how long the request had a connection whose server took no more
 	// streams: it was queued, and sent only then, or never.
@@ -258,7 +255,6 @@ func (c *httpClient) once(seq uint64, deadline time.Time) result {
 const longIdle = time.Millisecond
 
 func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
-	r.handshake = unknown
 	if c.conn != nil {
 		c.arm(deadline)
 		if (time.Since(c.used) > longIdle || c.tls != nil && !c.tls.wire.alone) && c.spent() {
@@ -293,7 +289,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
 			c.receive(&r, seq, read, err)
 			return r
 		}
-		if r.sent > 0 || r.connected || classify(err, false) != reset {
+		if r.sent > 0 || len(r.made) > 0 || classify(err, false) != reset {
 			r.fail(err, false)
 			return r
 		}
@@ -365,7 +361,7 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 	if err != nil {
 		return err
 	}
-	took := time.Since(began)
+	m := made{connect: time.Since(began), handshake: unknown}
 	var raw syscall.RawConn
 	if s, ok := conn.(syscall.Conn); ok {
 		if raw, err = s.SyscallConn(); err != nil {
@@ -378,9 +374,9 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 		if secure, err = c.secure.handshake(ctx, conn, host); err != nil {
 			return err
 		}
-		conn, r.handshake, r.resumed = secure, secure.took, secure.resumed
+		conn, m.handshake, m.resumed = secure, secure.took, secure.resumed
 	}
-	r.connected, r.connect = true, took
+	r.made = append(r.made, m)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil

@@ -39,7 +39,8 @@ type conn struct {
 	kind     int
 	deadline time.Duration
 	sentAt   time.Duration
-	began    time.Duration // of making the connection
+	began    time.Duration // of making the connection,
+	made     made          // and what that took
 	fresh    bool          // the connection is made for this request
 	selves   int           // times the connection made turned out to lead to itself
 	fate     finished
@@ -196,7 +197,7 @@ func closeSocket(fd int) { _ = unix.Close(fd) }
 // connect makes a connection to where the service is now.
 func (c *conn) connect() {
 	s := c.shard
-	c.fresh, c.began = true, s.now()
+	c.fresh, c.began, c.made = true, s.now(), made{handshake: unknown}
 	host := s.config.Resolve()
 	if host == "" {
 		c.finish(refused, errNoAddress.Error(), c.began)
@@ -254,7 +255,7 @@ func (c *conn) takeDialed(d dialed) {
 	c.fd, c.state = d.fd, connecting
 	if d.tls != nil {
 		c.adopt(d.tls)
-		c.fate.handshake, c.fate.resumed = d.tls.took, d.tls.resumed
+		c.made.handshake, c.made.resumed = d.tls.took, d.tls.resumed
 	}
 	if c.watch() {
 		c.connected()
@@ -275,7 +276,8 @@ func (c *conn) connected() {
 		c.connect()
 		return
 	}
-	c.fate.connect = now - c.began - max(c.fate.handshake, 0)
+	c.made.connect = now - c.began - max(c.made.handshake, 0)
+	c.shard.ledger.tally(c.job.due).made(c.made)
 	c.write()
 }
 

@@ -107,9 +107,7 @@ type h2link struct {
 	writing  bool  // the writer is
 	push     *push // of a plain socket
 
-	connected time.Duration // how long the connection took to make,
-	handshake time.Duration // and then TLS
-	resumed   bool
+	made made
 }
 
 var (
@@ -163,13 +161,13 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 	if host == "" {
 		return nil, errNoAddress
 	}
-	l := &h2link{trunk: t, host: host, mark: 1, handshake: unknown, kick: make(chan struct{}, 1), over: make(chan struct{})}
+	l := &h2link{trunk: t, host: host, mark: 1, made: made{handshake: unknown}, kick: make(chan struct{}, 1), over: make(chan struct{})}
 	began := time.Now()
 	conn, err := h.dial(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	l.connected = time.Since(began)
+	l.made.connect = time.Since(began)
 	if secure := h.config.secure; secure != nil {
 		s, err := secure.handshake(ctx, conn, host)
 		if err != nil {
@@ -179,7 +177,7 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 			hangUp(conn)
 			return nil, violated("the server does not speak it over TLS: it agreed to %q", got)
 		}
-		conn, l.handshake, l.resumed = s, s.took, s.resumed
+		conn, l.made.handshake, l.made.resumed = s, s.took, s.resumed
 	}
 	l.conn = conn
 	if s, ok := conn.(syscall.Conn); ok && h.config.secure == nil {
@@ -450,7 +448,6 @@ const mostTries = 3
 
 func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 	t := c.trunk
-	r.handshake = unknown
 	for try := 1; ; try++ {
 		if c.off.Load() {
 			r.outcome = canceled
@@ -458,7 +455,7 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		}
 		l, fresh, err := t.get(c, deadline)
 		if fresh {
-			r.connected, r.connect, r.handshake, r.resumed = true, l.connected, l.handshake, l.resumed
+			r.made = append(r.made, l.made)
 		}
 		if err != nil {
 			r.outcome, r.detail = classify(err, true), err.Error()

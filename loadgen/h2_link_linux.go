@@ -31,14 +31,11 @@ type laneLink struct {
 	line  []*lane // who waits for the connection, or for a free stream, in turn
 
 	// Of making it.
-	deadline  time.Duration // of the request that it is made for
-	made      time.Duration // when that began
-	selves    int           // times it turned out to lead to itself
-	dial      *dial         // that goes on off the loop; nil: on it
-	fresh     bool          // nobody has been told yet what it took:
-	connect   time.Duration // to connect,
-	handshake time.Duration // and then TLS; unknown without
-	resumed   bool
+	deadline time.Duration // of the request that it is made for
+	began    time.Duration // when that did
+	made     made          // what it took
+	selves   int           // times it turned out to lead to itself
+	dial     *dial         // that goes on off the loop; nil: on it
 
 	h2      *h2conn
 	heard   time.Duration // when something came last
@@ -92,7 +89,7 @@ func (l *lane) connect(now time.Duration) {
 	a.last++
 	k := &laneLink{
 		all: a, trunk: l.trunk, host: host, peer: s.target.address, fd: -1, line: []*lane{l},
-		deadline: l.conn.deadline, made: now, handshake: unknown, mark: 1,
+		deadline: l.conn.deadline, began: now, made: made{handshake: unknown}, mark: 1,
 	}
 	place := slices.Index(a.links, nil)
 	if place < 0 {
@@ -191,7 +188,7 @@ func (k *laneLink) takeDialed(d dialed) {
 	if t := d.tls; t != nil {
 		k.tls, k.socket = t, &linkSocket{link: k}
 		t.wire.Conn = k.socket
-		k.handshake, k.resumed = t.took, t.resumed
+		k.made.handshake, k.made.resumed = t.took, t.resumed
 		if got := t.ConnectionState().NegotiatedProtocol; got != "h2" {
 			err := violated("the server does not speak it over TLS: it agreed to %q", got)
 			k.unmade(classify(err, true), err.Error())
@@ -220,8 +217,9 @@ func (k *laneLink) connected() {
 		k.start()
 		return
 	}
-	k.connect = now - k.made - max(k.handshake, 0)
-	k.state, k.fresh, k.heard = linkOpen, true, now
+	k.made.connect = now - k.began - max(k.made.handshake, 0)
+	k.all.shard.ledger.tally(k.line[0].conn.job.due).made(k.made)
+	k.state, k.heard = linkOpen, now
 	k.h2 = newH2(func(st *h2stream) { st.owner.(*lane).ended() })
 	k.trunk.warm()
 	k.look(now)
@@ -239,10 +237,6 @@ func (k *laneLink) open(l *lane, now time.Duration) {
 	if err != nil {
 		l.finish(other, err.Error(), now)
 		return
-	}
-	if k.fresh {
-		k.fresh = false
-		c.fate.connect, c.fate.handshake, c.fate.resumed = k.connect, k.handshake, k.resumed
 	}
 	l.admitted(now)
 	l.st.head = c.shard.stream.kinds[c.kind].method == "HEAD"

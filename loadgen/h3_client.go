@@ -215,7 +215,6 @@ func (c *h3Client) once(seq uint64, deadline time.Time) result {
 }
 
 func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
-	r.handshake = unknown
 	for try := 1; ; try++ {
 		if c.off.Load() {
 			r.outcome = canceled
@@ -223,7 +222,7 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 		}
 		l, fresh, err := c.trunk.get(deadline)
 		if fresh {
-			r.connected, r.connect, r.handshake, r.resumed = true, l.connected, l.handshake, l.resumed
+			r.made = append(r.made, l.made)
 		}
 		if err != nil {
 			r.fail(err, true)

@@ -36,9 +36,7 @@ type h3link struct {
 
 	control, encoder, decoder bool // the server's streams of these types are there
 
-	connected time.Duration // how long the socket took to make,
-	handshake time.Duration // and then QUIC and TLS, which are one
-	resumed   bool
+	made made // connect is how long the socket took, handshake QUIC and TLS, which are one
 }
 
 // quietly keeps quic-go from writing to standard error that it would like larger
@@ -67,13 +65,13 @@ func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
 	if host == "" {
 		return nil, errNoAddress
 	}
-	l := &h3link{trunk: t, host: host, handshake: unknown, live: map[*h3Client]quic.StreamID{}}
+	l := &h3link{trunk: t, host: host, live: map[*h3Client]quic.StreamID{}}
 	began := time.Now()
 	var err error
 	if l.socket, err = h.dial(ctx, "udp", host); err != nil {
 		return nil, err
 	}
-	l.connected = time.Since(began)
+	l.made.connect = time.Since(began)
 	l.transport = &quic.Transport{Conn: packets(l.socket)}
 	began = time.Now()
 	l.conn, err = l.transport.Dial(ctx, l.socket.RemoteAddr(), h.config.secure.towards(host), &h3QUIC)
@@ -81,7 +79,7 @@ func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
 		l.hangUp()
 		return nil, quicError(err, host, true)
 	}
-	l.handshake, l.resumed = time.Since(began), l.conn.ConnectionState().TLS.DidResume
+	l.made.handshake, l.made.resumed = time.Since(began), l.conn.ConnectionState().TLS.DidResume
 	l.ctx, l.leave = context.WithCancel(h.ctx)
 	if err := l.settings(); err != nil {
 		l.leave()

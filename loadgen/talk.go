@@ -196,7 +196,6 @@ func (c *talker) do(j job, deadline time.Time) result {
 
 // attempt carries out one request and its answer.
 func (c *talker) attempt(deadline time.Time) (r result) {
-	r.handshake = unknown
 	for {
 		if l := c.link; l != nil {
 			l.arm(deadline)
@@ -259,13 +258,14 @@ func (c *talker) connect(deadline time.Time, r *result) error {
 	if err != nil {
 		return err
 	}
+	m := made{handshake: unknown}
 	raw := rawOf(conn)
 	var over *secured
 	if c.secure != nil {
 		if over, err = c.secure.handshake(ctx, conn, host); err != nil {
 			return err
 		}
-		conn, r.handshake, r.resumed = over, over.took, over.resumed
+		conn, m.handshake, m.resumed = over, over.took, over.resumed
 	}
 	l := newLink(conn, host)
 	l.raw, l.tls = raw, over
@@ -280,7 +280,8 @@ func (c *talker) connect(deadline time.Time, r *result) error {
 	if err := c.dialect.open(l, c.trip); err != nil {
 		return openingError{err}
 	}
-	r.connected, r.connect = true, time.Since(began)-max(r.handshake, 0)
+	m.connect = time.Since(began) - max(m.handshake, 0)
+	r.made = append(r.made, m)
 	return nil
 }
 
