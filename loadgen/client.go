@@ -23,6 +23,9 @@ type client interface {
 	// warm tells whether a connection is open, so that the next request need not
 	// wait for one.
 	warm() bool
+	// rest gives up the connection if it has carried no request since then. It is called
+	// while do is not.
+	rest(since time.Time)
 	// cut ends a request in flight, and every later one, with canceled. It may be
 	// called from any goroutine, once the run's context has ended.
 	cut()
@@ -185,7 +188,9 @@ type httpClient struct {
 	tls     *secured        // conn, if it is
 	talk    *talk           // of conn, if that is a socket
 	host    string          // that conn leads to
-	used    time.Time       // when conn last served
+	born    time.Time       // when conn was made
+	used    time.Time       // when it last served,
+	served  int             // and how many requests
 	trip    *trip           // nil if the stream is plain
 	answer  answer
 	draw    draw // memory
@@ -229,6 +234,12 @@ func (c *httpClient) close() {
 	}
 }
 
+func (c *httpClient) rest(since time.Time) {
+	if !c.used.After(since) {
+		c.close()
+	}
+}
+
 func (c *httpClient) do(j job, deadline time.Time) result {
 	if c.trip != nil {
 		return c.trip.visit(j, deadline, c.once)
@@ -240,8 +251,11 @@ func (c *httpClient) do(j job, deadline time.Time) result {
 func (c *httpClient) once(seq uint64, deadline time.Time) result {
 	r := c.attempt(seq, deadline)
 	r.done = time.Now()
-	if r.outcome < 100 {
+	c.served++
+	if r.outcome < 100 || c.stream.keep.over(r.done.Sub(c.born), c.served) {
 		c.close()
+	}
+	if r.outcome < 100 {
 		if c.ctx.Err() != nil {
 			r.outcome, r.detail = canceled, ""
 		}
@@ -377,6 +391,7 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 		conn, m.handshake, m.resumed = secure, secure.took, secure.resumed
 	}
 	r.made = append(r.made, m)
+	c.born, c.served = time.Now(), 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil

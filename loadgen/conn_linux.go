@@ -28,7 +28,9 @@ type conn struct {
 	state      connState
 	host       string        // that fd leads to, as Resolve said
 	peer       unix.Sockaddr // the same, where it is an address
-	used       time.Duration // when it last served
+	born       time.Duration // when it was made
+	used       time.Duration // when it last served,
+	served     int           // and how many requests, of those that had no failure
 
 	// Of the socket; an edge-triggered poller says so only once.
 	readable bool // there may be something to read
@@ -183,6 +185,15 @@ func (c *conn) disconnect() {
 	c.forget()
 }
 
+// hangUp closes a connection without a request.
+func (c *conn) hangUp() {
+	c.disconnect()
+	if s := c.shard; c.list == &s.warm && s.closed == nil {
+		s.warm.remove(c)
+		s.cold.pushFront(c)
+	}
+}
+
 // forget forgets a request that did not fit a socket, and its memory, if it is much.
 func (c *conn) forget() {
 	c.rest, c.flushed = c.rest[:0], 0
@@ -278,6 +289,7 @@ func (c *conn) connected() {
 	}
 	c.made.connect = now - c.began - max(c.made.handshake, 0)
 	c.shard.ledger.tally(c.job.due).made(c.made)
+	c.born, c.served = now, 0
 	c.write()
 }
 
@@ -302,11 +314,7 @@ func (c *conn) handle(events uint32) {
 	case kept:
 		// The news may be old: of something that was read before it came.
 		if c.ended || c.readable && c.spent() {
-			c.disconnect()
-			if s := c.shard; c.list == &s.warm && s.closed == nil {
-				s.warm.remove(c)
-				s.cold.pushFront(c)
-			}
+			c.hangUp()
 		}
 	case connecting:
 		errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -483,7 +491,8 @@ func (c *conn) complete(now time.Duration, spent, more bool) {
 	}
 	status := outcome(c.answer.status)
 	c.readable = false
-	if spent || c.answer.close || c.ended || more && c.spent() {
+	c.served++
+	if spent || c.answer.close || c.ended || c.shard.stream.keep.over(now-c.born, c.served) || more && c.spent() {
 		c.disconnect()
 	} else {
 		c.state = kept

@@ -100,6 +100,8 @@ type h2link struct {
 	reserved int           // streams promised to clients that waited in line
 	heard    time.Duration // when something came last
 	settled  time.Duration // when the server had said how many streams it takes
+	born     time.Duration // when it was made
+	used     time.Duration // when a stream last ended
 	mark     uint32        // streams from here on have not been written
 	kick     chan struct{} // there is something to write
 	over     chan struct{} // closed when the connection is
@@ -186,7 +188,9 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 		}
 	}
 	l.heard = h.now()
+	l.born, l.used = l.heard, l.heard
 	l.h2 = newH2(func(st *h2stream) {
+		l.used = st.done
 		t.serve()
 		c := st.owner.(*h2Client)
 		c.finished = true
@@ -234,6 +238,12 @@ func (l *h2link) part() {
 	if l.h2.live.n == 0 && l.reserved == 0 && len(l.h2.out) == 0 {
 		l.end(l.h2.going)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (l *h2link) retire() {
+	l.h2.going = cmpErr(l.h2.going, errRetired)
+	l.part()
 }
 
 // end closes the connection; whatever is under way on it fails with err.
@@ -304,6 +314,9 @@ func (l *h2link) read() {
 			}
 			if l.settled == 0 && l.h2.settled {
 				l.settled = l.heard
+			}
+			if l.used == l.heard && t.hub.stream.keep.over(l.heard-l.born, 0) {
+				l.retire()
 			}
 			t.serve()
 			if l.h2.going != nil {
@@ -401,6 +414,15 @@ func (c *h2Client) warm() bool {
 	return c.trunk.link != nil
 }
 
+func (c *h2Client) rest(since time.Time) {
+	t := c.trunk
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.link; l != nil && l.h2.live.n == 0 && l.reserved == 0 && len(t.line) == 0 && l.used <= since.Sub(c.hub.config.Start) {
+		l.retire()
+	}
+}
+
 func (c *h2Client) cut() {
 	c.off.Store(true)
 	c.rouse()
@@ -469,7 +491,9 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		t.mu.Lock()
 		gone := l
 		l, err = c.admit(l, deadline, &r)
-		if l == nil && err == nil && try == mostTries {
+		if l == nil && gone.h2.going == errRetired {
+			try-- // nobody is to blame, and each has carried some
+		} else if l == nil && err == nil && try == mostTries {
 			if err = gone.h2.going; err == nil {
 				err = errCrowded
 			}
@@ -496,6 +520,9 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		c.finished = false
 		l.h2.open(&c.st, block, body)
 		l.send()
+		if l.h2.opened() >= c.hub.stream.keep.requests {
+			l.retire()
+		}
 		t.mu.Unlock()
 		err = c.await(l, began)
 		r.sent, r.read, r.received = r.sent+c.st.sent, r.read+c.st.read, c.st.bytes

@@ -40,6 +40,8 @@ type laneLink struct {
 	h2      *h2conn
 	heard   time.Duration // when something came last
 	settled time.Duration // when the server had said how many streams it takes
+	born    time.Duration // when it was made
+	used    time.Duration // when a stream last ended
 
 	out   []byte // what the socket is taking,
 	taken int    // and how much of that it has
@@ -219,7 +221,7 @@ func (k *laneLink) connected() {
 	}
 	k.made.connect = now - k.began - max(k.made.handshake, 0)
 	k.all.shard.ledger.tally(k.line[0].conn.job.due).made(k.made)
-	k.state, k.heard = linkOpen, now
+	k.state, k.heard, k.born, k.used = linkOpen, now, now, now
 	k.h2 = newH2(func(st *h2stream) { st.owner.(*lane).ended() })
 	k.trunk.warm()
 	k.look(now)
@@ -246,6 +248,9 @@ func (k *laneLink) open(l *lane, now time.Duration) {
 	c.state, l.began = reading, now
 	k.h2.open(&l.st, block, body)
 	k.touch()
+	if k.h2.opened() >= c.shard.stream.keep.requests {
+		k.retire(now)
+	}
 }
 
 // touch has the link written to at the end of the step.
@@ -291,6 +296,12 @@ func (k *laneLink) part(now time.Duration) {
 	if k.h2.live.n == 0 {
 		k.end(k.h2.going, now)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (k *laneLink) retire(now time.Duration) {
+	k.h2.going = cmpErr(k.h2.going, errRetired)
+	k.part(now)
 }
 
 // end closes the connection; whatever is under way on it fails with err.
@@ -376,6 +387,9 @@ func (k *laneLink) read() {
 		}
 		if k.settled == 0 && k.h2.settled {
 			k.settled = now
+		}
+		if k.used == now && s.stream.keep.over(now-k.born, 0) {
+			k.retire(now)
 		}
 		if k.look(now); k.state == linkOver {
 			return

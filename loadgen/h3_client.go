@@ -147,6 +147,15 @@ func (c *h3Client) warm() bool {
 	return c.trunk.link != nil
 }
 
+func (c *h3Client) rest(since time.Time) {
+	t := c.trunk
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.link; l != nil && len(l.live) == 0 && !l.used.After(since) {
+		l.retire()
+	}
+}
+
 func (c *h3Client) cut() {
 	c.off.Store(true)
 	c.mu.Lock()
@@ -240,6 +249,9 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 		switch {
 		case err == nil:
 			r.outcome = outcome(c.answer.status)
+		case err == errRetired:
+			try-- // nobody is to blame, and each has carried some
+			continue
 		case errors.Is(err, errUnheard) && try < mostTries:
 			continue
 		default:
@@ -279,9 +291,15 @@ func (c *h3Client) begin(l *h3link, deadline time.Time, r *result) error {
 		err = quicError(err, l.host, false)
 		l.going = cmpErr(l.going, err)
 		l.part()
+		if l.going == errRetired {
+			return errRetired
+		}
 		return fmt.Errorf("%w: %w", l.going, errUnheard)
 	}
 	l.live[c] = st.StreamID()
+	if l.opened++; l.opened >= c.hub.stream.keep.requests {
+		l.retire()
+	}
 	c.mu.Lock()
 	c.st, c.deadline, c.expired, c.unheard = st, deadline, false, false
 	if c.off.Load() {
@@ -379,6 +397,10 @@ func (c *h3Client) finish(l *h3link, heard uint64, failed error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(l.live, c)
+	l.used = time.Now()
+	if failed == nil && c.hub.stream.keep.over(l.used.Sub(l.born), l.opened) {
+		l.going = cmpErr(l.going, errRetired)
+	}
 	if expired && l.conn.ConnectionStats().PacketsReceived == heard {
 		l.going = cmpErr(l.going, errSilent)
 	}

@@ -34,6 +34,10 @@ type h3link struct {
 	bound *uint64 // of a GOAWAY: streams from it on are not answered
 	ended bool
 
+	born   time.Time // when it was made
+	used   time.Time // when a request last ended
+	opened int       // streams, for requests
+
 	control, encoder, decoder bool // the server's streams of these types are there
 
 	made made // connect is how long the socket took, handshake QUIC and TLS, which are one
@@ -86,6 +90,8 @@ func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
 		l.hangUp()
 		return nil, quicError(err, host, false)
 	}
+	l.born = time.Now()
+	l.used = l.born
 	return l, nil
 }
 
@@ -309,6 +315,12 @@ func (l *h3link) part() {
 	if len(l.live) == 0 {
 		l.end(l.going)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (l *h3link) retire() {
+	l.going = cmpErr(l.going, errRetired)
+	l.part()
 }
 
 // end closes the connection; whatever is under way on it fails.
