@@ -310,7 +310,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 					<-all
 				}}
 				spec := spec
-				spec.Connection = &Connection{Idle: 200 * time.Millisecond}
+				spec.Connection, spec.Connections = &Connection{Idle: 200 * time.Millisecond}, ptr(burst/spec.streams())
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
 				var waiting sync.WaitGroup
@@ -422,7 +422,7 @@ func TestConnectionsOfASlowService(t *testing.T) {
 		}
 		p.all.Wait()
 		s.balance(t)
-		if s.OK != 4500 || s.Connects != p.dialed || open[5*time.Second] < 499 || open[38*time.Second] < 499 || open[42*time.Second] != 1 {
+		if s.OK != 4500 || s.Connects != p.dialed || open[5*time.Second] < 499 || open[34*time.Second] < 499 || open[42*time.Second] != 1 {
 			t.Errorf("outcomes %v on %d connections, %v open; want 500 until 30s after the first slow answer, and 1 that long after the last", s.Outcomes, s.Connects, open)
 		}
 	})
