@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -103,6 +105,7 @@ func (v *witness) start(t *testing.T, secure bool) (client *tls.Config, address 
 	server := httptest.NewUnstartedServer(http.HandlerFunc(v.serve))
 	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, v, c) }
 	server.Config.ConnState = v.state
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the end of a run cuts handshakes
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	if secure {
