@@ -32,6 +32,7 @@ func (s Spec) Check(report func(path, format string, args ...any)) {
 	if c := s.Connections; c != nil && (*c < 1 || *c > maxConnections) {
 		report("connections", "connections is %d; it must be from 1 to %d", *c, maxConnections)
 	}
+	s.checkConnection(report)
 	for i, set := range s.OK {
 		at := fmt.Sprintf("ok[%d]", i)
 		switch calls := s.speech().may(takesCalls); {

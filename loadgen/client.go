@@ -23,6 +23,9 @@ type client interface {
 	// warm tells whether a connection is open, so that the next request need not
 	// wait for one.
 	warm() bool
+	// rest gives up the connection if it has carried no request since then. It is called
+	// while do is not.
+	rest(since time.Time)
 	// cut ends a request in flight, and every later one, with canceled. It may be
 	// called from any goroutine, once the run's context has ended.
 	cut()
@@ -91,10 +94,7 @@ type result struct {
 	begun    time.Time // when the first of them came; zero if none did
 	done     time.Time
 
-	connected bool          // it made a connection,
-	connect   time.Duration // which took so long,
-	handshake time.Duration // and then TLS so long; unknown without
-	resumed   bool          // the TLS session is an earlier connection's
+	made []made // connections, for this request
 
 	// waited is how long the request had a connection whose server took no more
 	// streams: it was queued, and sent only then, or never.
@@ -188,7 +188,9 @@ type httpClient struct {
 	tls     *secured        // conn, if it is
 	talk    *talk           // of conn, if that is a socket
 	host    string          // that conn leads to
-	used    time.Time       // when conn last served
+	born    time.Time       // when conn was made
+	used    time.Time       // when it last served,
+	served  int             // and how many requests
 	trip    *trip           // nil if the stream is plain
 	answer  answer
 	draw    draw // memory
@@ -232,6 +234,12 @@ func (c *httpClient) close() {
 	}
 }
 
+func (c *httpClient) rest(since time.Time) {
+	if !c.used.After(since) {
+		c.close()
+	}
+}
+
 func (c *httpClient) do(j job, deadline time.Time) result {
 	if c.trip != nil {
 		return c.trip.visit(j, deadline, c.once)
@@ -243,8 +251,11 @@ func (c *httpClient) do(j job, deadline time.Time) result {
 func (c *httpClient) once(seq uint64, deadline time.Time) result {
 	r := c.attempt(seq, deadline)
 	r.done = time.Now()
-	if r.outcome < 100 {
+	c.served++
+	if r.outcome < 100 || c.stream.keep.over(r.done.Sub(c.born), c.served) {
 		c.close()
+	}
+	if r.outcome < 100 {
 		if c.ctx.Err() != nil {
 			r.outcome, r.detail = canceled, ""
 		}
@@ -258,7 +269,6 @@ func (c *httpClient) once(seq uint64, deadline time.Time) result {
 const longIdle = time.Millisecond
 
 func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
-	r.handshake = unknown
 	if c.conn != nil {
 		c.arm(deadline)
 		if (time.Since(c.used) > longIdle || c.tls != nil && !c.tls.wire.alone) && c.spent() {
@@ -293,7 +303,7 @@ func (c *httpClient) attempt(seq uint64, deadline time.Time) (r result) {
 			c.receive(&r, seq, read, err)
 			return r
 		}
-		if r.sent > 0 || r.connected || classify(err, false) != reset {
+		if r.sent > 0 || len(r.made) > 0 || classify(err, false) != reset {
 			r.fail(err, false)
 			return r
 		}
@@ -365,7 +375,7 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 	if err != nil {
 		return err
 	}
-	took := time.Since(began)
+	m := made{connect: time.Since(began), handshake: unknown}
 	var raw syscall.RawConn
 	if s, ok := conn.(syscall.Conn); ok {
 		if raw, err = s.SyscallConn(); err != nil {
@@ -378,9 +388,10 @@ func (c *httpClient) connect(deadline time.Time, r *result) error {
 		if secure, err = c.secure.handshake(ctx, conn, host); err != nil {
 			return err
 		}
-		conn, r.handshake, r.resumed = secure, secure.took, secure.resumed
+		conn, m.handshake, m.resumed = secure, secure.took, secure.resumed
 	}
-	r.connected, r.connect = true, took
+	r.made = append(r.made, m)
+	c.born, c.served = time.Now(), 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.host, c.raw, c.tls, c.talk = conn, host, raw, secure, nil

@@ -101,7 +101,7 @@ func (c *collector) collect(last bool) {
 		}
 		for i := range c.fates {
 			c.finish(&c.fates[i])
-			c.fates[i].detail, c.fates[i].request, c.fates[i].class = "", "", ""
+			c.fates[i].detail, c.fates[i].request, c.fates[i].class, c.fates[i].made = "", "", "", nil
 		}
 		if c.stream.session {
 			for _, e := range r.takeEnded() {

@@ -28,7 +28,9 @@ type conn struct {
 	state      connState
 	host       string        // that fd leads to, as Resolve said
 	peer       unix.Sockaddr // the same, where it is an address
-	used       time.Duration // when it last served
+	born       time.Duration // when it was made
+	used       time.Duration // when it last served,
+	served     int           // and how many requests, of those that had no failure
 
 	// Of the socket; an edge-triggered poller says so only once.
 	readable bool // there may be something to read
@@ -39,7 +41,8 @@ type conn struct {
 	kind     int
 	deadline time.Duration
 	sentAt   time.Duration
-	began    time.Duration // of making the connection
+	began    time.Duration // of making the connection,
+	made     made          // and what that took
 	fresh    bool          // the connection is made for this request
 	selves   int           // times the connection made turned out to lead to itself
 	fate     finished
@@ -182,6 +185,15 @@ func (c *conn) disconnect() {
 	c.forget()
 }
 
+// hangUp closes a connection without a request.
+func (c *conn) hangUp() {
+	c.disconnect()
+	if s := c.shard; c.list == &s.warm && s.closed == nil {
+		s.warm.remove(c)
+		s.cold.pushFront(c)
+	}
+}
+
 // forget forgets a request that did not fit a socket, and its memory, if it is much.
 func (c *conn) forget() {
 	c.rest, c.flushed = c.rest[:0], 0
@@ -196,7 +208,7 @@ func closeSocket(fd int) { _ = unix.Close(fd) }
 // connect makes a connection to where the service is now.
 func (c *conn) connect() {
 	s := c.shard
-	c.fresh, c.began = true, s.now()
+	c.fresh, c.began, c.made = true, s.now(), made{handshake: unknown}
 	host := s.config.Resolve()
 	if host == "" {
 		c.finish(refused, errNoAddress.Error(), c.began)
@@ -254,7 +266,7 @@ func (c *conn) takeDialed(d dialed) {
 	c.fd, c.state = d.fd, connecting
 	if d.tls != nil {
 		c.adopt(d.tls)
-		c.fate.handshake, c.fate.resumed = d.tls.took, d.tls.resumed
+		c.made.handshake, c.made.resumed = d.tls.took, d.tls.resumed
 	}
 	if c.watch() {
 		c.connected()
@@ -275,7 +287,9 @@ func (c *conn) connected() {
 		c.connect()
 		return
 	}
-	c.fate.connect = now - c.began - max(c.fate.handshake, 0)
+	c.made.connect = now - c.began - max(c.made.handshake, 0)
+	c.shard.ledger.tally(c.job.due).made(c.made)
+	c.born, c.served = now, 0
 	c.write()
 }
 
@@ -300,11 +314,7 @@ func (c *conn) handle(events uint32) {
 	case kept:
 		// The news may be old: of something that was read before it came.
 		if c.ended || c.readable && c.spent() {
-			c.disconnect()
-			if s := c.shard; c.list == &s.warm && s.closed == nil {
-				s.warm.remove(c)
-				s.cold.pushFront(c)
-			}
+			c.hangUp()
 		}
 	case connecting:
 		errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -481,7 +491,8 @@ func (c *conn) complete(now time.Duration, spent, more bool) {
 	}
 	status := outcome(c.answer.status)
 	c.readable = false
-	if spent || c.answer.close || c.ended || more && c.spent() {
+	c.served++
+	if spent || c.answer.close || c.ended || c.shard.stream.keep.over(now-c.born, c.served) || more && c.spent() {
 		c.disconnect()
 	} else {
 		c.state = kept

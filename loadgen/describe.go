@@ -35,6 +35,7 @@ func (s Spec) Describe() string {
 	if s.Order == Listed {
 		what += " in turn"
 	}
+	what += s.Connection.describe()
 	if s.Spacing == arrival.PoissonSpacing {
 		what += ", Poisson arrivals"
 	}
@@ -65,6 +66,22 @@ func (s Spec) Describe() string {
 		return fmt.Sprintf("%s at %s", what, s.Rate)
 	}
 	return what
+}
+
+// describe is what deserves to be known about connections, if anything.
+func (c *Connection) describe() (text string) {
+	switch {
+	case c == nil:
+		return ""
+	case c.Requests == 1:
+		return ", each on a new connection"
+	case c.Requests > 0:
+		text = fmt.Sprintf(", a new connection after %d requests", c.Requests)
+	}
+	if c.Lifetime > 0 {
+		text += fmt.Sprintf(", connections of %s", c.Lifetime)
+	}
+	return text
 }
 
 // describe says what is replayed: "the 1200 requests of access.log, twice as …".

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -252,4 +253,45 @@ func TestCallMistakes(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, r, err)
 		}
 	}
+}
+
+// TestCallsPerConnection: a connection carries as many calls as it is allowed to.
+func TestCallsPerConnection(t *testing.T) {
+	onEnginesOnly(t, func(t *testing.T, w way) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		calls := map[string]int{} // by who calls
+		s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			p, _ := grpcpeer.FromContext(ctx)
+			mu.Lock()
+			calls[p.Addr.String()]++
+			mu.Unlock()
+			return handle(ctx, r)
+		}))
+		grpc_health_v1.RegisterHealthServer(s, new(healthServer))
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = s.Serve(l) }) // it ends when it is stopped
+		defer serving.Wait()
+		defer s.Stop()
+		spec := callSpec(`{"service":"x"}`)
+		spec.Connections, spec.Connection = ptr(1), &Connection{Requests: 7}
+		if err := spec.ReadDescriptors("health.binpb", healthDescriptors(t)); err != nil {
+			t.Fatal(err)
+		}
+		var seen seenBy
+		seen.run(t, Config{Spec: spec, Requests: 50, Engine: w.engine}, l.Addr().String())
+		seen.only(t, "OK", 50)
+		mu.Lock()
+		defer mu.Unlock()
+		counts := map[int]int{}
+		for _, n := range calls {
+			counts[n]++
+		}
+		if want := map[int]int{7: 7, 1: 1}; !maps.Equal(counts, want) || seen.all.Connects != 8 {
+			t.Errorf("%d connections, by their calls %v; want 8, %v", seen.all.Connects, counts, want)
+		}
+	})
 }

@@ -169,6 +169,9 @@ func newH2(ended func(*h2stream)) *h2conn {
 	return c
 }
 
+// opened is how many streams there have been.
+func (c *h2conn) opened() int { return int(c.next / 2) }
+
 func appendFrame(dst []byte, length int, kind, flags byte, id uint32) []byte {
 	return append(dst, byte(length>>16), byte(length>>8), byte(length), kind, flags, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }

@@ -100,6 +100,8 @@ type h2link struct {
 	reserved int           // streams promised to clients that waited in line
 	heard    time.Duration // when something came last
 	settled  time.Duration // when the server had said how many streams it takes
+	born     time.Duration // when it was made
+	used     time.Duration // when a stream last ended
 	mark     uint32        // streams from here on have not been written
 	kick     chan struct{} // there is something to write
 	over     chan struct{} // closed when the connection is
@@ -107,9 +109,7 @@ type h2link struct {
 	writing  bool  // the writer is
 	push     *push // of a plain socket
 
-	connected time.Duration // how long the connection took to make,
-	handshake time.Duration // and then TLS
-	resumed   bool
+	made made
 }
 
 var (
@@ -163,13 +163,13 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 	if host == "" {
 		return nil, errNoAddress
 	}
-	l := &h2link{trunk: t, host: host, mark: 1, handshake: unknown, kick: make(chan struct{}, 1), over: make(chan struct{})}
+	l := &h2link{trunk: t, host: host, mark: 1, made: made{handshake: unknown}, kick: make(chan struct{}, 1), over: make(chan struct{})}
 	began := time.Now()
 	conn, err := h.dial(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	l.connected = time.Since(began)
+	l.made.connect = time.Since(began)
 	if secure := h.config.secure; secure != nil {
 		s, err := secure.handshake(ctx, conn, host)
 		if err != nil {
@@ -179,7 +179,7 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 			hangUp(conn)
 			return nil, violated("the server does not speak it over TLS: it agreed to %q", got)
 		}
-		conn, l.handshake, l.resumed = s, s.took, s.resumed
+		conn, l.made.handshake, l.made.resumed = s, s.took, s.resumed
 	}
 	l.conn = conn
 	if s, ok := conn.(syscall.Conn); ok && h.config.secure == nil {
@@ -188,7 +188,9 @@ func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
 		}
 	}
 	l.heard = h.now()
+	l.born, l.used = l.heard, l.heard
 	l.h2 = newH2(func(st *h2stream) {
+		l.used = st.done
 		t.serve()
 		c := st.owner.(*h2Client)
 		c.finished = true
@@ -236,6 +238,12 @@ func (l *h2link) part() {
 	if l.h2.live.n == 0 && l.reserved == 0 && len(l.h2.out) == 0 {
 		l.end(l.h2.going)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (l *h2link) retire() {
+	l.h2.going = cmpErr(l.h2.going, errRetired)
+	l.part()
 }
 
 // end closes the connection; whatever is under way on it fails with err.
@@ -306,6 +314,9 @@ func (l *h2link) read() {
 			}
 			if l.settled == 0 && l.h2.settled {
 				l.settled = l.heard
+			}
+			if l.used == l.heard && t.hub.stream.keep.over(l.heard-l.born, 0) {
+				l.retire()
 			}
 			t.serve()
 			if l.h2.going != nil {
@@ -403,6 +414,15 @@ func (c *h2Client) warm() bool {
 	return c.trunk.link != nil
 }
 
+func (c *h2Client) rest(since time.Time) {
+	t := c.trunk
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.link; l != nil && l.h2.live.n == 0 && l.reserved == 0 && len(t.line) == 0 && l.used <= since.Sub(c.hub.config.Start) {
+		l.retire()
+	}
+}
+
 func (c *h2Client) cut() {
 	c.off.Store(true)
 	c.rouse()
@@ -450,7 +470,6 @@ const mostTries = 3
 
 func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 	t := c.trunk
-	r.handshake = unknown
 	for try := 1; ; try++ {
 		if c.off.Load() {
 			r.outcome = canceled
@@ -458,7 +477,7 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		}
 		l, fresh, err := t.get(c, deadline)
 		if fresh {
-			r.connected, r.connect, r.handshake, r.resumed = true, l.connected, l.handshake, l.resumed
+			r.made = append(r.made, l.made)
 		}
 		if err != nil {
 			r.outcome, r.detail = classify(err, true), err.Error()
@@ -472,7 +491,9 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		t.mu.Lock()
 		gone := l
 		l, err = c.admit(l, deadline, &r)
-		if l == nil && err == nil && try == mostTries {
+		if l == nil && gone.h2.going == errRetired {
+			try-- // nobody is to blame, and each has carried some
+		} else if l == nil && err == nil && try == mostTries {
 			if err = gone.h2.going; err == nil {
 				err = errCrowded
 			}
@@ -499,6 +520,9 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 		c.finished = false
 		l.h2.open(&c.st, block, body)
 		l.send()
+		if l.h2.opened() >= c.hub.stream.keep.requests {
+			l.retire()
+		}
 		t.mu.Unlock()
 		err = c.await(l, began)
 		r.sent, r.read, r.received = r.sent+c.st.sent, r.read+c.st.read, c.st.bytes

@@ -100,6 +100,23 @@ func (a *lanes) settle() (more bool) {
 	return more
 }
 
+// closeIdle closes the links that have carried nothing for long enough at now, and
+// returns when the next one will have.
+func (a *lanes) closeIdle(now time.Duration) (next time.Duration) {
+	idle := a.shard.stream.keep.idle
+	next = now + idle
+	for _, k := range a.links {
+		switch {
+		case k == nil || k.state != linkOpen || k.h2.live.n > 0 || len(k.line) > 0:
+		case now-k.used >= idle:
+			k.retire(now)
+		default:
+			next = min(next, k.used+idle)
+		}
+	}
+	return next
+}
+
 // hangUp closes all connections.
 func (a *lanes) hangUp() {
 	for _, k := range a.links {
@@ -135,11 +152,14 @@ func (l *lane) board(now time.Duration) {
 // err if that has been done too often.
 func (l *lane) retry(err error, now time.Duration) {
 	l.link = nil
-	if l.tries == mostTries {
+	switch {
+	case err == errRetired: // nobody is to blame, and each has carried some
+	case l.tries == mostTries:
 		l.fail(err, now)
 		return
+	default:
+		l.tries++
 	}
-	l.tries++
 	l.conn.state = waiting
 	l.all.again = append(l.all.again, l)
 }
@@ -217,6 +237,7 @@ func (l *lane) queued() {
 // ended is told that the stream is over.
 func (l *lane) ended() {
 	c, st, now := l.conn, &l.st, l.st.done
+	l.link.used = now
 	l.sum()
 	switch {
 	case st.err != nil && st.unheard:
@@ -250,6 +271,7 @@ func (l *lane) expire(now time.Duration) {
 		l.finish(timeout, s.detail("dial", "", s.config.Resolve(), timedOut{}), now)
 	case l.conn.state == reading:
 		k.h2.reset(&l.st)
+		k.used = now
 		l.sum()
 		l.finish(timeout, s.detail("read", "", k.host, timedOut{}), now)
 		if k.heard < l.began && k.h2.going == nil {

@@ -31,18 +31,17 @@ type laneLink struct {
 	line  []*lane // who waits for the connection, or for a free stream, in turn
 
 	// Of making it.
-	deadline  time.Duration // of the request that it is made for
-	made      time.Duration // when that began
-	selves    int           // times it turned out to lead to itself
-	dial      *dial         // that goes on off the loop; nil: on it
-	fresh     bool          // nobody has been told yet what it took:
-	connect   time.Duration // to connect,
-	handshake time.Duration // and then TLS; unknown without
-	resumed   bool
+	deadline time.Duration // of the request that it is made for
+	began    time.Duration // when that did
+	made     made          // what it took
+	selves   int           // times it turned out to lead to itself
+	dial     *dial         // that goes on off the loop; nil: on it
 
 	h2      *h2conn
 	heard   time.Duration // when something came last
 	settled time.Duration // when the server had said how many streams it takes
+	born    time.Duration // when it was made
+	used    time.Duration // when a stream last ended
 
 	out   []byte // what the socket is taking,
 	taken int    // and how much of that it has
@@ -92,7 +91,7 @@ func (l *lane) connect(now time.Duration) {
 	a.last++
 	k := &laneLink{
 		all: a, trunk: l.trunk, host: host, peer: s.target.address, fd: -1, line: []*lane{l},
-		deadline: l.conn.deadline, made: now, handshake: unknown, mark: 1,
+		deadline: l.conn.deadline, began: now, made: made{handshake: unknown}, mark: 1,
 	}
 	place := slices.Index(a.links, nil)
 	if place < 0 {
@@ -191,7 +190,7 @@ func (k *laneLink) takeDialed(d dialed) {
 	if t := d.tls; t != nil {
 		k.tls, k.socket = t, &linkSocket{link: k}
 		t.wire.Conn = k.socket
-		k.handshake, k.resumed = t.took, t.resumed
+		k.made.handshake, k.made.resumed = t.took, t.resumed
 		if got := t.ConnectionState().NegotiatedProtocol; got != "h2" {
 			err := violated("the server does not speak it over TLS: it agreed to %q", got)
 			k.unmade(classify(err, true), err.Error())
@@ -220,8 +219,9 @@ func (k *laneLink) connected() {
 		k.start()
 		return
 	}
-	k.connect = now - k.made - max(k.handshake, 0)
-	k.state, k.fresh, k.heard = linkOpen, true, now
+	k.made.connect = now - k.began - max(k.made.handshake, 0)
+	k.all.shard.ledger.tally(k.line[0].conn.job.due).made(k.made)
+	k.state, k.heard, k.born, k.used = linkOpen, now, now, now
 	k.h2 = newH2(func(st *h2stream) { st.owner.(*lane).ended() })
 	k.trunk.warm()
 	k.look(now)
@@ -240,10 +240,6 @@ func (k *laneLink) open(l *lane, now time.Duration) {
 		l.finish(other, err.Error(), now)
 		return
 	}
-	if k.fresh {
-		k.fresh = false
-		c.fate.connect, c.fate.handshake, c.fate.resumed = k.connect, k.handshake, k.resumed
-	}
 	l.admitted(now)
 	l.st.head = c.shard.stream.kinds[c.kind].method == "HEAD"
 	if l.st.grpc != nil {
@@ -252,6 +248,9 @@ func (k *laneLink) open(l *lane, now time.Duration) {
 	c.state, l.began = reading, now
 	k.h2.open(&l.st, block, body)
 	k.touch()
+	if k.h2.opened() >= c.shard.stream.keep.requests {
+		k.retire(now)
+	}
 }
 
 // touch has the link written to at the end of the step.
@@ -297,6 +296,12 @@ func (k *laneLink) part(now time.Duration) {
 	if k.h2.live.n == 0 {
 		k.end(k.h2.going, now)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (k *laneLink) retire(now time.Duration) {
+	k.h2.going = cmpErr(k.h2.going, errRetired)
+	k.part(now)
 }
 
 // end closes the connection; whatever is under way on it fails with err.
@@ -382,6 +387,9 @@ func (k *laneLink) read() {
 		}
 		if k.settled == 0 && k.h2.settled {
 			k.settled = now
+		}
+		if k.used == now && s.stream.keep.over(now-k.born, 0) {
+			k.retire(now)
 		}
 		if k.look(now); k.state == linkOver {
 			return

@@ -147,6 +147,15 @@ func (c *h3Client) warm() bool {
 	return c.trunk.link != nil
 }
 
+func (c *h3Client) rest(since time.Time) {
+	t := c.trunk
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.link; l != nil && len(l.live) == 0 && !l.used.After(since) {
+		l.retire()
+	}
+}
+
 func (c *h3Client) cut() {
 	c.off.Store(true)
 	c.mu.Lock()
@@ -215,7 +224,6 @@ func (c *h3Client) once(seq uint64, deadline time.Time) result {
 }
 
 func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
-	r.handshake = unknown
 	for try := 1; ; try++ {
 		if c.off.Load() {
 			r.outcome = canceled
@@ -223,7 +231,7 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 		}
 		l, fresh, err := c.trunk.get(deadline)
 		if fresh {
-			r.connected, r.connect, r.handshake, r.resumed = true, l.connected, l.handshake, l.resumed
+			r.made = append(r.made, l.made)
 		}
 		if err != nil {
 			r.fail(err, true)
@@ -241,6 +249,9 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 		switch {
 		case err == nil:
 			r.outcome = outcome(c.answer.status)
+		case err == errRetired:
+			try-- // nobody is to blame, and each has carried some
+			continue
 		case errors.Is(err, errUnheard) && try < mostTries:
 			continue
 		default:
@@ -280,9 +291,15 @@ func (c *h3Client) begin(l *h3link, deadline time.Time, r *result) error {
 		err = quicError(err, l.host, false)
 		l.going = cmpErr(l.going, err)
 		l.part()
+		if l.going == errRetired {
+			return errRetired
+		}
 		return fmt.Errorf("%w: %w", l.going, errUnheard)
 	}
 	l.live[c] = st.StreamID()
+	if l.opened++; l.opened >= c.hub.stream.keep.requests {
+		l.retire()
+	}
 	c.mu.Lock()
 	c.st, c.deadline, c.expired, c.unheard = st, deadline, false, false
 	if c.off.Load() {
@@ -380,6 +397,10 @@ func (c *h3Client) finish(l *h3link, heard uint64, failed error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(l.live, c)
+	l.used = time.Now()
+	if failed == nil && c.hub.stream.keep.over(l.used.Sub(l.born), l.opened) {
+		l.going = cmpErr(l.going, errRetired)
+	}
 	if expired && l.conn.ConnectionStats().PacketsReceived == heard {
 		l.going = cmpErr(l.going, errSilent)
 	}

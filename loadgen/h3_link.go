@@ -34,11 +34,13 @@ type h3link struct {
 	bound *uint64 // of a GOAWAY: streams from it on are not answered
 	ended bool
 
+	born   time.Time // when it was made
+	used   time.Time // when a request last ended
+	opened int       // streams, for requests
+
 	control, encoder, decoder bool // the server's streams of these types are there
 
-	connected time.Duration // how long the socket took to make,
-	handshake time.Duration // and then QUIC and TLS, which are one
-	resumed   bool
+	made made // connect is how long the socket took, handshake QUIC and TLS, which are one
 }
 
 // quietly keeps quic-go from writing to standard error that it would like larger
@@ -67,13 +69,13 @@ func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
 	if host == "" {
 		return nil, errNoAddress
 	}
-	l := &h3link{trunk: t, host: host, handshake: unknown, live: map[*h3Client]quic.StreamID{}}
+	l := &h3link{trunk: t, host: host, live: map[*h3Client]quic.StreamID{}}
 	began := time.Now()
 	var err error
 	if l.socket, err = h.dial(ctx, "udp", host); err != nil {
 		return nil, err
 	}
-	l.connected = time.Since(began)
+	l.made.connect = time.Since(began)
 	l.transport = &quic.Transport{Conn: packets(l.socket)}
 	began = time.Now()
 	l.conn, err = l.transport.Dial(ctx, l.socket.RemoteAddr(), h.config.secure.towards(host), &h3QUIC)
@@ -81,13 +83,15 @@ func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
 		l.hangUp()
 		return nil, quicError(err, host, true)
 	}
-	l.handshake, l.resumed = time.Since(began), l.conn.ConnectionState().TLS.DidResume
+	l.made.handshake, l.made.resumed = time.Since(began), l.conn.ConnectionState().TLS.DidResume
 	l.ctx, l.leave = context.WithCancel(h.ctx)
 	if err := l.settings(); err != nil {
 		l.leave()
 		l.hangUp()
 		return nil, quicError(err, host, false)
 	}
+	l.born = time.Now()
+	l.used = l.born
 	return l, nil
 }
 
@@ -311,6 +315,12 @@ func (l *h3link) part() {
 	if len(l.live) == 0 {
 		l.end(l.going)
 	}
+}
+
+// retire has the link carry no more requests: it has been kept for long enough.
+func (l *h3link) retire() {
+	l.going = cmpErr(l.going, errRetired)
+	l.part()
 }
 
 // end closes the connection; whatever is under way on it fails.

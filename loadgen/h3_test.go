@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -543,5 +544,84 @@ func TestHTTP3Cut(t *testing.T) {
 		if took := time.Since(sums.start); took > 20*time.Second {
 			t.Errorf("it took %v", took)
 		}
+	}
+}
+
+// TestHTTP3Connections: a connection is kept as long as it is allowed to, and nobody
+// fails for its end.
+func TestHTTP3Connections(t *testing.T) {
+	client, server := trusted(t)
+	for name, c := range map[string]struct {
+		spec Spec
+		want map[int]int // connections by how many requests they carried
+	}{
+		"one":      {Spec{Users: ptr(1), Connection: &Connection{Requests: 1}}, map[int]int{1: 20}},
+		"seven":    {Spec{Users: ptr(1), Connection: &Connection{Requests: 7}}, map[int]int{7: 2, 6: 1}},
+		"an old":   {Spec{Users: ptr(1), Connection: &Connection{Lifetime: 1}}, map[int]int{1: 20}},
+		"a young":  {Spec{Users: ptr(1), Connection: &Connection{Lifetime: time.Hour}}, map[int]int{20: 1}},
+		"streams":  {Spec{Users: ptr(8), Connections: ptr(1), Streams: ptr(7), Connection: &Connection{Requests: 7}}, map[int]int{7: 2, 6: 1}},
+		"when due": {Spec{Rate: perSecond(1000), Connections: ptr(1), Streams: ptr(4), Connection: &Connection{Requests: 7}}, map[int]int{7: 2, 6: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			asked := map[string]int{}
+			_, address := http3Server(t, server, func(_ http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked[r.RemoteAddr]++
+			})
+			c.spec.Name, c.spec.To, c.spec.Protocol, c.spec.Request = "s", "shop", H3, &Request{Method: "GET", Path: "/"}
+			s := newSums()
+			if err := Run(t.Context(), s.listen(Config{Spec: c.spec, Requests: 20, TLS: client, Until: time.Minute, Start: s.start, Resolve: func() string { return address }})); err != nil {
+				t.Fatal(err)
+			}
+			s.balance(t)
+			counts := map[int]int{}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, n := range asked {
+				counts[n]++
+			}
+			if s.OK != 20 || !maps.Equal(counts, c.want) || s.Connects != len(asked) {
+				t.Errorf("outcomes %v (%+v) on %d connections, by their requests %v; want %v", s.Outcomes, s.samples, s.Connects, counts, c.want)
+			}
+		})
+	}
+}
+
+// TestHTTP3Idle: a connection that nobody uses is closed, and the server is told.
+func TestHTTP3Idle(t *testing.T) {
+	client, server := trusted(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	closed := make(chan struct{})
+	socket := udpSocket(t, "127.0.0.1:0")
+	s := &http3.Server{
+		TLSConfig: http3.ConfigureTLSConfig(server), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			context.AfterFunc(c.Context(), func() { close(closed) })
+			return ctx
+		},
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		_ = s.Serve(socket) // it ends when it is closed
+	})
+	serving.Go(func() {
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
+		cancel()
+	})
+	sums := newSums()
+	_ = Run(ctx, sums.listen(Config{TLS: client, Until: time.Hour, Start: sums.start, Resolve: func() string { return socket.LocalAddr().String() }, Spec: Spec{
+		Name: "s", To: "shop", Protocol: H3, Users: ptr(1), Think: time.Hour, Connection: &Connection{Idle: 50 * time.Millisecond}, Request: &Request{Method: "GET", Path: "/"},
+	}})) // the end of ctx
+	s.Close()
+	serving.Wait()
+	socket.Close()
+	if sums.OK != 1 || !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("outcomes %v; the connection ended by itself: %t", sums.Outcomes, errors.Is(ctx.Err(), context.Canceled))
 	}
 }

@@ -222,7 +222,7 @@ func drop(j job, now time.Duration) finished {
 
 // unsent is the fate of a request that never was.
 func unsent(j job, o outcome) finished {
-	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown, connect: unknown, handshake: unknown}
+	return finished{seq: j.seq, due: j.due, outcome: o, lag: unknown, service: unknown, firstByte: unknown}
 }
 
 func (p *pool) cut() {
@@ -293,16 +293,12 @@ func send(c Config, cl client, rec *recorder, j job, now, deadline time.Duration
 		lag, now = unknown, now+r.waited
 	}
 	f := finished{
-		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown, connect: unknown,
-		handshake: r.handshake, resumed: r.resumed,
-		outcome: r.outcome, class: r.class, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
+		seq: j.seq, due: j.due, latency: done - j.due, lag: lag, service: done - now, firstByte: unknown,
+		made: r.made, outcome: r.outcome, class: r.class, sent: r.sent, received: r.received, read: r.read, detail: r.detail,
 		step: j.step, wanted: r.wanted, status: r.status, request: r.request,
 	}
 	if !r.begun.IsZero() {
 		f.firstByte = r.begun.Sub(c.Start) - now
-	}
-	if r.connected {
-		f.connect = r.connect
 	}
 	rec.finish(f)
 	return r

@@ -72,9 +72,10 @@ const (
 	takesHeaderChecks                   // checks and captures of an answer's header
 	takesValueChecks                    // checks whether there is a value
 	takesStreams                        // streams: several requests at once on one connection
+	takesConnection                     // connection: it has connections
 	takesCalls                          // descriptors, and gRPC's names of status codes in ok
 
-	takesHTTP = takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus | takesHeaderChecks
+	takesHTTP = takesConnection | takesMethod | takesPath | takesHeaders | takesBody | takesRedirects | takesStatus | takesHeaderChecks
 )
 
 // checkTakes is what the subjects of checks belong to, those aside that all
@@ -112,7 +113,7 @@ func speeches() []speech {
 		},
 		{
 			name: GRPC, about: "unary calls of gRPC over HTTP/2", alpn: "h2", fast: true, check: checkGRPC, prepare: findCalls, open: openH2,
-			takes: takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls | takesHeaderChecks,
+			takes: takesConnection | takesMethod | takesPath | takesHeaders | takesBody | takesStatus | takesStreams | takesCalls | takesHeaderChecks,
 		},
 		{
 			name: H3, about: "HTTP/3 over QUIC, always with TLS", takes: takesHTTP | takesStreams, tls: tlsOnly, udp: true, alpn: "h3",
@@ -220,6 +221,7 @@ func (sp *speech) checkTakes(s Spec, report func(path, format string, args ...an
 	refuse(s.Reply != nil, takesReply, "reply", "reply")
 	refuse(s.Binary, takesBinary, "binary", "binary")
 	refuse(s.Descriptors != "", takesCalls, "descriptors", "descriptors")
+	refuse(s.Connection != nil, takesConnection, "connection", "connection")
 	refuse(s.Streams != nil, takesStreams, "streams", "streams")
 	for i, r := range s.own() {
 		at := s.at(i)

@@ -33,9 +33,7 @@ type finished struct {
 	lag       time.Duration // sent − due; unknown if it was queued or never sent
 	service   time.Duration // done − sent; unknown if never sent
 	firstByte time.Duration // of the answer, since sent; unknown if there was none
-	connect   time.Duration // how long a connection took to make; unknown if it needed none, or got none
-	handshake time.Duration // and then TLS; unknown if it needed none, or got none
-	resumed   bool          // that went on with the session of an earlier connection
+	made      []made        // connections, for it; of event loops the ledger is told of them at once
 	outcome   outcome
 	sent      int // bytes of the request
 	received  int // bytes of the answer's body
@@ -48,6 +46,14 @@ type finished struct {
 	wanted  bool   // the status is what a check asks for
 	status  int    // of an answer that failed for another reason
 	request string // "POST /checkout"
+}
+
+// made is a connection that was made. A request may have several made for it: where
+// it is sent again, or a redirect is followed.
+type made struct {
+	connect   time.Duration // how long that took,
+	handshake time.Duration // and then TLS; unknown without
+	resumed   bool          // the TLS session is an earlier connection's
 }
 
 // name is what a result calls its outcome: "200", "timeout", "error 23505".

@@ -123,6 +123,15 @@ func Run(ctx context.Context, c Config) error {
 			defer s.alarms.close()
 		}
 	}
+	if engine == General && s.keep.idle != never {
+		k := &keeper{config: c, stream: s}
+		carry.client = k.client(carry.client)
+		over := make(chan struct{})
+		var keeping sync.WaitGroup
+		keeping.Go(func() { k.run(over) })
+		defer keeping.Wait()
+		defer close(over)
+	}
 	send := func() { closed(ctx, c, s, col, carry) }
 	switch {
 	case engine == Fast:

@@ -618,23 +618,24 @@ func TestCollectorTellsEverythingOnce(t *testing.T) {
 	r := col.recorder()
 	r.note(50*time.Millisecond, 0, count{due: 2, queued: 1})
 	r.note(60*time.Millisecond, 0, count{sent: 2})
-	r.finish(finished{due: 50 * time.Millisecond, latency: time.Millisecond, lag: unknown, service: 1, firstByte: 1, connect: 1, handshake: 1, resumed: true, outcome: 200, sent: 100, read: 30})
+	r.finish(finished{due: 50 * time.Millisecond, latency: time.Millisecond, lag: unknown, service: 1, firstByte: 1, outcome: 200, sent: 100, read: 30,
+		made: []made{{connect: 1, handshake: 1, resumed: true}, {connect: 1, handshake: unknown}}})
 	col.passed.Store(int64(time.Second))
 	col.collect(false)
 	if len(told) != 0 {
 		t.Fatalf("%+v was told although one of two requests is unresolved and no second is over", told)
 	}
-	r.finish(finished{due: 60 * time.Millisecond, latency: time.Millisecond, lag: 5, service: 1, firstByte: unknown, connect: unknown, handshake: unknown, outcome: canceled, sent: 10})
+	r.finish(finished{due: 60 * time.Millisecond, latency: time.Millisecond, lag: 5, service: 1, firstByte: unknown, outcome: canceled, sent: 10})
 	col.collect(false)
 	col.collect(true)
-	want := Window{Load: "x", DueCount: 2, Sent: 2, OK: 1, Queued: 1, Connects: 1, Resumed: 1, BytesSent: 110, BytesReceived: 30, Outcomes: map[string]int{"200": 1, "canceled": 1}}
+	want := Window{Load: "x", DueCount: 2, Sent: 2, OK: 1, Queued: 1, Connects: 2, Resumed: 1, BytesSent: 110, BytesReceived: 30, Outcomes: map[string]int{"200": 1, "canceled": 1}}
 	if len(told) != 1 {
 		t.Fatalf("%d windows told, want one", len(told))
 	}
 	got := told[0]
 	counts := [...]int64{got.OKLatency.Count(), got.FailedLatency.Count(), got.Lag.Count(), got.Service.Count(), got.FirstByte.Count(), got.Connect.Count(), got.Handshake.Count()}
-	if counts != [...]int64{1, 0, 1, 1, 1, 1, 1} {
-		t.Errorf("histograms of %v durations: ok, failed, lag, service, first byte, connect, handshake; want 1 each, 0 failed", counts)
+	if counts != [...]int64{1, 0, 1, 1, 1, 2, 1} {
+		t.Errorf("histograms of %v durations: ok, failed, lag, service, first byte, connect, handshake; want 1 each, 0 failed, 2 of connections", counts)
 	}
 	got.OKLatency, got.FailedLatency, got.Lag, got.Service, got.FirstByte, got.Connect, got.Handshake = nil, nil, nil, nil, nil, nil, nil
 	if !reflect.DeepEqual(got, want) {

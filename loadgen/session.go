@@ -482,9 +482,7 @@ func (t *trip) visit(j job, deadline time.Time, once func(seq uint64, deadline t
 		r := once(j.seq, deadline)
 		r.sent, r.received, r.read = r.sent+all.sent, r.received+all.received, r.read+all.read
 		r.waited += all.waited
-		if all.connected && !r.connected {
-			r.connected, r.connect = true, all.connect
-		}
+		r.made = append(all.made, r.made...)
 		if r.request = t.call; r.request == "" { // it got no connection
 			r.request = t.method() + " "
 		}

@@ -53,6 +53,8 @@ type shard struct {
 	queue    queue
 	unheard  bool // the poller has news that no connection has heard yet
 
+	lookAt time.Duration // when to look for idle connections
+
 	cutOff atomic.Bool // the run's context has ended
 
 	lanes *lanes // over HTTP/2; else nil
@@ -100,7 +102,7 @@ func newShards(c Config, s *stream, col *collector) (shards []*shard, err error)
 		}
 		sh := &shard{
 			config: c, stream: s, ledger: newLedger(c, s), poller: p, static: make([]rendering, len(s.kinds)),
-			limit:    connections / n,
+			limit: connections / n, lookAt: never,
 			inFlight: make([]connList, len(s.timeouts)), queue: newQueue(s),
 			details: map[detailKey]string{}, buffer: make([]byte, 64<<10),
 		}
@@ -165,6 +167,9 @@ func (s *shard) run(ctx context.Context) {
 	s.offset = s.begun.Sub(s.config.Start)
 
 	published := s.now()
+	if idle := s.stream.keep.idle; idle != never {
+		s.lookAt = published + idle
+	}
 	for s.demand.next() != never || s.busy > 0 || s.queue.size > 0 {
 		now := s.now()
 		n := s.poller.wait(now, s.until(now, published))
@@ -195,6 +200,9 @@ func (s *shard) run(ctx context.Context) {
 			s.sendDue(now)
 		}
 		s.expire(now)
+		if now >= s.lookAt {
+			s.closeIdle(now)
+		}
 		s.settle()
 		if now-published >= publishEvery && !s.ledger.settled() {
 			published = now
@@ -230,6 +238,7 @@ func (s *shard) until(now, published time.Duration) time.Duration {
 		next = max(next, s.slot+quantum)
 		s.wakeup = next
 	}
+	next = min(next, s.lookAt)
 	for i := range s.inFlight {
 		if c := s.inFlight[i].first; c != nil {
 			next = min(next, c.deadline)
@@ -375,6 +384,35 @@ func (s *shard) expire(now time.Duration) {
 	for j, ok := s.queue.popExpired(now); ok; j, ok = s.queue.popExpired(now) {
 		s.drop(j, now)
 	}
+}
+
+// closeIdle closes the connections that have carried nothing for long enough, and
+// notes when to look again. Those of an open stream are in the order of their use.
+func (s *shard) closeIdle(now time.Duration) {
+	idle := s.stream.keep.idle
+	next := now + idle
+	switch {
+	case s.lanes != nil:
+		next = s.lanes.closeIdle(now)
+	case s.closed == nil:
+		for c := s.warm.last; c != nil && now-c.used >= idle; c = s.warm.last {
+			c.hangUp()
+		}
+		if c := s.warm.last; c != nil {
+			next = c.used + idle
+		}
+	default:
+		for _, c := range s.conns {
+			switch {
+			case c.state != kept:
+			case now-c.used >= idle:
+				c.hangUp()
+			default:
+				next = min(next, c.used+idle)
+			}
+		}
+	}
+	s.lookAt = s.stream.keep.look(now, next)
 }
 
 func (s *shard) drop(j job, now time.Duration) {

@@ -3,6 +3,8 @@ package loadgen
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // shardOf is the one event loop of a stream, not running.
@@ -71,5 +73,45 @@ func TestWaitsDoNotDrift(t *testing.T) {
 	s.slot = now
 	if until := s.until(now, now); until < now+quantum {
 		t.Errorf("at %v the loop waits until %v, which is less than a quantum", now, until)
+	}
+}
+
+// Of the connections of an open stream the one used longest ago is closed first, and
+// none before its time; the loop wakes up for it.
+func TestIdleConnectionsInTurn(t *testing.T) {
+	s := shardOf(t, Spec{Rate: perSecond(0.001)}, time.Hour, "127.0.0.1:1")
+	var all []*conn
+	for i := range 3 {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(pair[1]) })
+		c := s.newConn()
+		c.fd, c.state, c.used = pair[0], kept, time.Duration(i)*time.Second
+		s.warm.pushFront(c)
+		all = append(all, c)
+	}
+	for _, at := range []struct {
+		now, again time.Duration
+		open       int
+	}{
+		{29 * time.Second, 30 * time.Second, 3},
+		{30*time.Second - 1, 30*time.Second - 1 + windowLength, 3},
+		{30 * time.Second, 31 * time.Second, 2},
+		{35 * time.Second, 65 * time.Second, 0},
+	} {
+		s.closeIdle(at.now)
+		open := 0
+		for i, c := range all {
+			if c.state == kept {
+				open++
+			} else if i >= len(all)-at.open || c.list != &s.cold {
+				t.Errorf("at %v connection %d was closed, or is not at hand to be made again", at.now, i)
+			}
+		}
+		if open != at.open || s.lookAt != at.again || s.until(at.now, at.now) != at.again {
+			t.Errorf("at %v %d are open, and the loop looks again at %v; want %d, %v", at.now, open, s.lookAt, at.open, at.again)
+		}
 	}
 }

@@ -44,6 +44,7 @@ type Spec struct {
 	Timeout     *time.Duration    `yaml:"timeout" json:"timeout,omitempty"`         // since due; default 10s
 	OK          []StatusSet       `yaml:"ok" json:"ok,omitempty"`                   // default: 200-399
 	Connections *int              `yaml:"connections" json:"connections,omitempty"` // most open at once; default 1024, or users if that is more
+	Connection  *Connection       `yaml:"connection" json:"connection,omitempty"`   // how long each is kept
 	Secrets     map[string]Secret `yaml:"secrets" json:"secrets,omitempty"`         // values of the environment that templates use
 	Login       *Login            `yaml:"login" json:"login,omitempty"`             // of protocols whose connections have one
 	Reply       *Reply            `yaml:"reply" json:"reply,omitempty"`             // where an answer ends; protocol tcp

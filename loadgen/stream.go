@@ -20,6 +20,7 @@ type stream struct {
 	kinds      []kind
 	weight     uint64          // of all kinds together
 	timeouts   []time.Duration // the different ones
+	keep       keeping         // of its connections
 	order      []uint32        // which kind comes when, and again; nil where weights decide
 	session    bool            // the kinds are steps
 	steps      int             // of a session; the kinds behind them are the steps of the setup
@@ -81,7 +82,7 @@ type header struct {
 // stream is usable only if there was none.
 func compile(s Spec, seed uint64, report func(path, format string, args ...any)) *stream {
 	s, order := s.expanded()
-	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0, redact: newRedactor(s.values)}
+	st := &stream{spec: s, seed: streamSeed(seed, s.Name), order: order, session: len(s.Steps) > 0, keep: s.keeping(), redact: newRedactor(s.values)}
 	sp := s.speech()
 	for status := range st.wanted {
 		st.wanted[status] = s.isOK(status)
@@ -164,6 +165,10 @@ func compile(s Spec, seed uint64, report func(path, format string, args ...any))
 		}
 		if r.Body != "" && !sp.talks && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Content-Type") }) {
 			k.headers = append(k.headers, header{"Content-Type", &tmpl{ops: []op{{text: []byte(contentType(r.Body))}}}})
+		}
+		if st.keep.requests == 1 && cmp.Or(s.Protocol, HTTP1) == HTTP1 && !slices.ContainsFunc(k.headers, func(h header) bool { return strings.EqualFold(h.name, "Connection") }) {
+			// Who closes says so (RFC 9112, 9.6): the server need not keep the connection either.
+			k.headers = append(k.headers, header{"Connection", &tmpl{ops: []op{{text: []byte("close")}}}})
 		}
 		if i := slices.Index(st.timeouts, *r.Timeout); i >= 0 {
 			k.timeout = i

@@ -47,7 +47,9 @@ type link struct {
 
 	sent, read atomic.Int64 // bytes
 	begun      atomic.Int64 // when the first of those read came, ns since 1970; 0 if none did
-	used       time.Time    // when it last served
+	born       time.Time    // when it was made
+	used       time.Time    // when it last served,
+	served     int          // and how many requests
 	deadline   time.Time    // of the request on its way
 	after      func()       // waits for what a library does when the connection is closed; may be nil
 }
@@ -147,8 +149,18 @@ func (c *talker) cut() {
 	}
 }
 
+func (c *talker) rest(since time.Time) {
+	if c.link != nil && !c.link.used.After(since) {
+		c.close()
+	}
+}
+
+// parting is how long a goodbye may take: nobody waits for what comes of it.
+const parting = 50 * time.Millisecond
+
 func (c *talker) close() {
 	if c.link != nil && c.ctx.Err() == nil {
+		c.link.arm(time.Now().Add(parting))
 		c.dialect.bye(c.link)
 	}
 	c.hangUp()
@@ -177,6 +189,7 @@ func (c *talker) do(j job, deadline time.Time) result {
 	r.done = time.Now()
 	if c.link != nil {
 		c.link.used = r.done
+		c.link.served++
 	}
 	switch {
 	case r.outcome < 100 && c.ctx.Err() != nil:
@@ -187,6 +200,9 @@ func (c *talker) do(j job, deadline time.Time) result {
 		}
 	}
 	r.wanted = r.outcome >= 100
+	if l := c.link; l != nil && c.stream.ends(j, r) && c.stream.keep.over(r.done.Sub(l.born), l.served) {
+		c.close()
+	}
 	if !c.numbered {
 		d := t.draw(forContent)
 		r.request = t.kind.method + " " + t.kind.shown(&d)
@@ -196,7 +212,6 @@ func (c *talker) do(j job, deadline time.Time) result {
 
 // attempt carries out one request and its answer.
 func (c *talker) attempt(deadline time.Time) (r result) {
-	r.handshake = unknown
 	for {
 		if l := c.link; l != nil {
 			l.arm(deadline)
@@ -259,13 +274,14 @@ func (c *talker) connect(deadline time.Time, r *result) error {
 	if err != nil {
 		return err
 	}
+	m := made{handshake: unknown}
 	raw := rawOf(conn)
 	var over *secured
 	if c.secure != nil {
 		if over, err = c.secure.handshake(ctx, conn, host); err != nil {
 			return err
 		}
-		conn, r.handshake, r.resumed = over, over.took, over.resumed
+		conn, m.handshake, m.resumed = over, over.took, over.resumed
 	}
 	l := newLink(conn, host)
 	l.raw, l.tls = raw, over
@@ -280,7 +296,9 @@ func (c *talker) connect(deadline time.Time, r *result) error {
 	if err := c.dialect.open(l, c.trip); err != nil {
 		return openingError{err}
 	}
-	r.connected, r.connect = true, time.Since(began)-max(r.handshake, 0)
+	l.born = time.Now()
+	m.connect = l.born.Sub(began) - max(m.handshake, 0)
+	r.made = append(r.made, m)
 	return nil
 }
 

@@ -15,11 +15,11 @@ const (
 // talkSpeeches are those protocols, for the table of all.
 func talkSpeeches() []speech {
 	all := []speech{
-		{name: WebSocket, about: "a message out, the next one back", alpn: "http/1.1", takes: takesMethod | takesPath | takesHeaders | takesBody | takesBinary},
-		{name: TCP, about: "bytes out, bytes back", takes: takesBody | takesReply},
+		{name: WebSocket, about: "a message out, the next one back", alpn: "http/1.1", takes: takesConnection | takesMethod | takesPath | takesHeaders | takesBody | takesBinary},
+		{name: TCP, about: "bytes out, bytes back", takes: takesConnection | takesBody | takesReply},
 		{name: UDP, about: "a datagram out, one back", tls: plainOnly, udp: true, takes: takesBody},
-		{name: Redis, about: "a command and its reply", takes: takesCommand | takesLogin | takesValueChecks},
-		{name: Postgres, about: "a query and its rows", takes: takesQuery | takesLogin},
+		{name: Redis, about: "a command and its reply", takes: takesConnection | takesCommand | takesLogin | takesValueChecks},
+		{name: Postgres, about: "a query and its rows", takes: takesConnection | takesQuery | takesLogin},
 	}
 	for i := range all {
 		all[i].talks, all[i].open, all[i].check = true, openTalk, Spec.checkTalk

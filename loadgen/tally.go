@@ -70,15 +70,8 @@ func (t *tally) finish(f *finished, ok bool) {
 	if f.lag >= 0 {
 		t.lag.Record(f.lag)
 	}
-	if f.connect >= 0 {
-		t.connects++
-		t.connect.Record(f.connect)
-		if f.handshake >= 0 {
-			t.handshake.Record(f.handshake)
-		}
-		if f.resumed {
-			t.resumed++
-		}
+	for _, m := range f.made {
+		t.made(m)
 	}
 	t.sent += int64(f.sent)
 	t.read += int64(f.read)
@@ -95,6 +88,18 @@ func (t *tally) finish(f *finished, ok bool) {
 		if f.outcome == dropped {
 			t.dropped++
 		}
+	}
+}
+
+// made counts a connection.
+func (t *tally) made(m made) {
+	t.connects++
+	t.connect.Record(m.connect)
+	if m.handshake >= 0 {
+		t.handshake.Record(m.handshake)
+	}
+	if m.resumed {
+		t.resumed++
 	}
 }
 

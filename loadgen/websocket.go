@@ -298,6 +298,5 @@ func (w *websocketDialect) send(l *link, opcode byte, payload []byte) error {
 
 // bye says that nobody asks any more (1000), and does not wait for the echo.
 func (w *websocketDialect) bye(l *link) {
-	_ = l.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	_ = w.send(l, wsClose, []byte{0x03, 0xe8})
 }

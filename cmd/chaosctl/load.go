@@ -35,6 +35,10 @@ type loadFlags struct {
 	duration    time.Duration
 	requests    uint64
 	connections int
+	idle        time.Duration
+	lifetime    time.Duration
+	perConn     int
+	noKeepAlive bool
 	http2       bool
 	http3       bool
 	streams     int
@@ -121,6 +125,10 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 	fl.DurationVar(&f.duration, "duration", defaultLoadDuration, "how long requests fall due (default of a replay: all of it)")
 	fl.Uint64Var(&f.requests, "requests", 0, "end after so many requests")
 	fl.IntVar(&f.connections, "connections", 0, "most connections open at once (default 1024, or users if that is more)")
+	fl.BoolVar(&f.noKeepAlive, "disable-keepalive", false, "a new connection for each request")
+	fl.IntVar(&f.perConn, "connection-requests", 0, "close a connection behind the answer to so many requests (default: keep it)")
+	fl.DurationVar(&f.lifetime, "connection-lifetime", 0, "close a connection behind the first answer that comes at this age (default: keep it)")
+	fl.DurationVar(&f.idle, "connection-idle", 0, "close a connection after so long without a request (default 30s with --rate; users keep theirs)")
 	fl.BoolVar(&f.http2, "http2", false, "HTTP/2: by prior knowledge for http://, agreed on by TLS for https://")
 	fl.BoolVar(&f.http3, "http3", false, "HTTP/3, over QUIC, for https:// (in a binary that was built with -tags http3)")
 	fl.IntVar(&f.streams, "streams", 0, "HTTP/2, HTTP/3 and gRPC: most requests under way on one connection (default 1)")
@@ -167,6 +175,10 @@ seen, and exits 4; so does chaosctl halt --all, under which none starts (exit 2)
 var loadConflicts = []struct{ one, other, why string }{
 	{"rate", "users", "--rate is the open model (requests due whatever the answers), --users the closed one"},
 	{"arrivals", "users", "users ask when they have their answer; --arrivals spaces the requests of a --rate"},
+	{"disable-keepalive", "connection-requests", "without keep-alive a connection has one request"},
+	{"disable-keepalive", "connection-lifetime", "without keep-alive a connection has one request"},
+	{"disable-keepalive", "connection-idle", "without keep-alive a connection has one request"},
+	{"disable-keepalive", "streams", "without keep-alive a connection has one request"},
 	{"requests", "warmup", "--requests counts from the first request"},
 	{"find-max", "users", "it changes the rate of an open load"},
 	{"find-max", "objective", "it has an objective of its own"},
@@ -400,6 +412,7 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	if changed("connections") {
 		s.Connections = &f.connections
 	}
+	s.Connection = f.connection(s.Connection, changed)
 	if f.http3 {
 		if f.http2 {
 			return errors.New("--http2 and --http3: a load speaks one of them")
@@ -510,6 +523,31 @@ func (p *loadPlan) applyFlags(f loadFlags, changed func(string) bool) error {
 	return nil
 }
 
+// connection is what the flags say of how long connections are kept, over what the
+// file does.
+func (f loadFlags) connection(file *loadgen.Connection, changed func(string) bool) *loadgen.Connection {
+	c := loadgen.Connection{}
+	if file != nil {
+		c = *file
+	}
+	if changed("connection-idle") {
+		c.Idle = f.idle
+	}
+	if changed("connection-lifetime") {
+		c.Lifetime = f.lifetime
+	}
+	if changed("connection-requests") {
+		c.Requests = f.perConn
+	}
+	if f.noKeepAlive {
+		c.Requests = 1
+	}
+	if c == (loadgen.Connection{}) {
+		return file
+	}
+	return &c
+}
+
 // merged is over put upon base; names are compared as HTTP does.
 func merged(base, over map[string]string) map[string]string {
 	all := map[string]string{}
@@ -533,6 +571,10 @@ func flagOf(path string) string {
 	switch {
 	case slices.Contains([]string{"rate", "users", "think", "timeout", "connections", "streams", "descriptors"}, path):
 		return "--" + path
+	case path == "connection":
+		return "--disable-keepalive, --connection-*"
+	case first == "connection":
+		return "--" + strings.ReplaceAll(path, ".", "-")
 	case path == "arrivals":
 		return "--arrivals"
 	case first == "request" && strings.Contains(path, ".headers."):
