@@ -90,6 +90,7 @@ func (s *System) changeFaults(ctx context.Context, service string, instance int,
 	in.wrong.Lock()
 	defer in.wrong.Unlock()
 	next := in.faults
+	next.Change++
 	change(&next)
 	in.mu.Lock()
 	in.faults = next
