@@ -332,30 +332,7 @@ func (c *httpClient) spent() bool {
 	if c.tls == nil {
 		return spent(c.raw)
 	}
-	w := c.tls.wire
-	if w.alone && !spent(c.raw) {
-		return false
-	}
-	// What came may be of TLS itself, like a ticket to resume the session with.
-	var n int
-	var err error
-	look := func(fd uintptr) bool {
-		w.fd = int(fd)
-		n, err = c.tls.Read(c.buffer[:1])
-		return true
-	}
-	if c.raw == nil {
-		w.hasty = true
-		look(0)
-		w.hasty = false
-	} else {
-		w.direct = true
-		if failed := c.raw.Read(look); failed != nil {
-			err = failed
-		}
-		w.direct = false
-	}
-	return n > 0 || err != errAgain
+	return c.tls.spent(c.raw)
 }
 
 // arm sets the deadline of whatever the connection does next. An error would

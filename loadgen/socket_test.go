@@ -19,7 +19,8 @@ type peer struct {
 	listener net.Listener
 	dialed   atomic.Int64
 	mu       sync.Mutex
-	conns    []net.Conn
+	conns    []net.Conn // in the order in which they were made
+	accepted sync.Cond  // one more
 	all      sync.WaitGroup
 }
 
@@ -49,6 +50,7 @@ func (w way) startPeer(t *testing.T, serve func(c *peerConn, r *http.Request, n 
 		t.Fatal(err)
 	}
 	p := &peer{listener: l}
+	p.accepted.L = &p.mu
 	p.all.Go(func() {
 		for {
 			tcp, err := l.Accept()
@@ -62,6 +64,7 @@ func (w way) startPeer(t *testing.T, serve func(c *peerConn, r *http.Request, n 
 			}
 			p.mu.Lock()
 			p.conns = append(p.conns, tcp)
+			p.accepted.Broadcast()
 			p.mu.Unlock()
 			p.all.Go(func() {
 				defer c.Close()
@@ -90,6 +93,27 @@ func (p *peer) stop() {
 	}
 	p.mu.Unlock()
 	p.all.Wait()
+}
+
+// connections counts all that were made so far, also those that nobody has accepted
+// yet: one more is behind them.
+func (p *peer) connections(t *testing.T) int {
+	t.Helper()
+	c, err := net.Dial("tcp", p.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		for i, made := range p.conns {
+			if made.RemoteAddr().String() == c.LocalAddr().String() {
+				return i
+			}
+		}
+		p.accepted.Wait()
+	}
 }
 
 func (p *peer) address() string { return p.listener.Addr().String() }
@@ -231,8 +255,8 @@ func TestOnTheWire(t *testing.T) {
 			// One user: one request after another, on one connection while it lasts.
 			spec := Spec{Name: "s", To: "peer", Request: &Request{Method: c.method, Path: "/"}, Users: ptr(1), Think: 20 * time.Millisecond}
 			if c.want == "timeout" {
-				spec.Timeout = ptr(80 * time.Millisecond)
-				if w.tls != nil { // its handshake is to come to an end
+				spec.Timeout = ptr(time.Second) // connecting is to come to an end
+				if w.tls != nil {               // and its handshake
 					spec.Timeout = ptr(2 * time.Second)
 				}
 			}
@@ -252,7 +276,7 @@ func TestOnTheWire(t *testing.T) {
 			if c.per > 0 {
 				want = (s.DueCount + c.per - 1) / c.per
 			}
-			if n := int(p.dialed.Load()); n != want || s.Connects != want {
+			if n := p.connections(t); n != want || s.Connects != want {
 				t.Errorf("%d connections, %d of them told, for %d requests, want %d", n, s.Connects, s.DueCount, want)
 			}
 			if took := time.Since(s.start); took > 20*time.Second {
@@ -322,7 +346,7 @@ func testServiceMoves(t *testing.T, w way) {
 	c.OnWindow = func(w Window) {
 		add(w)
 		switch {
-		case s.OK > 20 && address.Load() == old.address():
+		case s.OK > 20 && old.dialed.Load() == 2 && address.Load() == old.address():
 			address.Store(moved.address())
 			old.stop()
 		case moved.dialed.Load() == 2:

@@ -70,17 +70,12 @@ func rawOf(c net.Conn) syscall.RawConn {
 	return nil
 }
 
-// spent tells whether an idle connection is of no more use. What came may be of TLS
-// itself, like a ticket to resume the session with.
+// spent tells whether an idle connection is of no more use.
 func (l *link) spent() bool {
-	if l.tls == nil || !spent(l.raw) {
-		return spent(l.raw)
+	if l.tls != nil {
+		return l.tls.spent(l.raw)
 	}
-	var b [1]byte
-	l.tls.wire.hasty = true
-	n, err := l.tls.Read(b[:])
-	l.tls.wire.hasty = false
-	return n > 0 || err != errAgain
+	return spent(l.raw)
 }
 
 func (l *link) Read(p []byte) (int, error) {

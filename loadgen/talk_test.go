@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -600,35 +599,4 @@ func FuzzFrame(f *testing.F) {
 		near.Close()
 		all.Wait()
 	})
-}
-
-// Over TLS an idle connection is kept, tickets of the server or not, and one that
-// the server has closed is not used again.
-func TestTalkOverTLS(t *testing.T) {
-	client, server := trusted(t)
-	address := talkServer(t, func(c net.Conn, _ int) {
-		secure := tls.Server(c, server)
-		in := bufio.NewReader(secure)
-		for n := 1; ; n++ {
-			if _, err := readCommand(in); err != nil {
-				return
-			}
-			_, _ = io.WriteString(secure, "+OK\r\n")
-			if n == 3 {
-				secure.Close()
-				return
-			}
-		}
-	})
-	s := Spec{Name: "a", To: "b", Protocol: Redis, Request: shortly("PING"), Users: ptr(1), Think: 20 * time.Millisecond}
-	got := newSums()
-	c := got.listen(Config{Spec: s, Until: time.Hour, Requests: 5, TLS: client, Resolve: func() string { return address }})
-	if err := Run(context.Background(), c); err != nil {
-		t.Fatal(err)
-	}
-	got.balance(t)
-	got.wants(t, map[string]int{"answered": 5}, "")
-	if got.Connects != 2 || got.Handshake.Count() != 2 {
-		t.Errorf("%d connections and %d handshakes, want two", got.Connects, got.Handshake.Count())
-	}
 }

@@ -77,7 +77,8 @@ type secured struct {
 	*tls.Conn
 	wire    *wire
 	took    time.Duration
-	resumed bool // a session of an earlier connection
+	resumed bool    // a session of an earlier connection
+	look    [1]byte // of spent
 }
 
 // handshake secures a connection. An error leaves it closed.
@@ -104,6 +105,33 @@ func (s *secure) handshake(ctx context.Context, conn net.Conn, address string) (
 	}
 	c.took, c.resumed = time.Since(began), c.ConnectionState().DidResume
 	return c, nil
+}
+
+// spent tells whether an idle connection is of no more use; raw is its socket, if it
+// has one. What came may be of TLS itself, like a ticket to resume the session with.
+func (c *secured) spent(raw syscall.RawConn) bool {
+	w := c.wire
+	if w.alone && !spent(raw) {
+		return false
+	}
+	var n int
+	var err error
+	if raw == nil {
+		w.hasty = true
+		n, err = c.Read(c.look[:])
+		w.hasty = false
+	} else {
+		failed := raw.Read(func(fd uintptr) bool {
+			w.direct, w.fd = true, int(fd)
+			n, err = c.Read(c.look[:])
+			return true
+		})
+		w.direct = false
+		if failed != nil {
+			err = failed
+		}
+	}
+	return n > 0 || err != errAgain
 }
 
 // farewell closes the connection, and says so before where that does not have to

@@ -146,6 +146,14 @@ func (in *instance) ready(address string, pid int) {
 	in.tell(Event{State: Ready, PID: pid, Address: address})
 }
 
+// listens is where it really listens, or did last; "" before it was ready for the
+// first time.
+func (in *instance) listens() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.address
+}
+
 // watch tells of the process now, and of its end then.
 func (in *instance) watch(p *process.Process, as string) {
 	told := make(chan struct{})

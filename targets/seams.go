@@ -90,6 +90,7 @@ func (s *System) changeFaults(ctx context.Context, service string, instance int,
 	in.wrong.Lock()
 	defer in.wrong.Unlock()
 	next := in.faults
+	next.Change++
 	change(&next)
 	in.mu.Lock()
 	in.faults = next
@@ -144,9 +145,7 @@ func (s *System) seam(service string, instance int) (*instance, error) {
 func (s *System) control(ctx context.Context, in *instance, method string, body []byte) (state node.FaultState, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	in.mu.Lock()
-	address := in.address
-	in.mu.Unlock()
+	address := in.listens()
 	if address == "" {
 		return state, errors.New("it is not ready yet")
 	}

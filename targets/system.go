@@ -24,9 +24,7 @@ func (s *System) Address(service string) string {
 	if err != nil {
 		return ""
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.address
+	return in.listens()
 }
 
 // Turn is where the next connection to a service is to go: its instances take turns,
@@ -46,9 +44,7 @@ func (s *System) Turn(service string) string {
 			break
 		}
 	}
-	chosen.mu.Lock()
-	defer chosen.mu.Unlock()
-	return chosen.address
+	return chosen.listens()
 }
 
 // instancesOf are the instances of a service, in their order: Start has put them side
@@ -166,7 +162,7 @@ func (s *System) Pause(ctx context.Context, service string, instance int) error 
 	if err := p.Pause(ctx); err != nil {
 		return err
 	}
-	in.tell(Event{State: Paused, PID: p.PID(), Address: s.Address(service)})
+	in.tell(Event{State: Paused, PID: p.PID(), Address: in.listens()})
 	return nil
 }
 
@@ -187,7 +183,7 @@ func (s *System) Resume(ctx context.Context, service string, instance int) error
 		return err
 	}
 	if paused {
-		in.tell(Event{State: Resumed, PID: p.PID(), Address: s.Address(service)})
+		in.tell(Event{State: Resumed, PID: p.PID(), Address: in.listens()})
 	}
 	return nil
 }

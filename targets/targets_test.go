@@ -364,6 +364,27 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
+// What is told of an instance is told with its own address.
+func TestPauseOneOfTwo(t *testing.T) {
+	n := 2
+	sys, d, _ := start(t, Spec{Services: map[string]ServiceSpec{
+		"store": {Command: command("store", "${port}"), Ready: &ReadySpec{Path: "/healthz"}, Instances: &n},
+	}})
+	if err := errors.Join(sys.Pause(t.Context(), "store", 1), sys.Resume(t.Context(), "store", 1)); err != nil {
+		t.Fatal(err)
+	}
+	addresses := map[string]string{}
+	events, _ := d.of("store")
+	for _, e := range events {
+		if e.Instance == 1 {
+			addresses[e.State] = e.Address
+		}
+	}
+	if at := addresses[Ready]; at == "" || at == sys.Address("store") || addresses[Paused] != at || addresses[Resumed] != at {
+		t.Errorf("instance 1, beside one at %s: %v", sys.Address("store"), addresses)
+	}
+}
+
 func TestADeathNobodyAskedFor(t *testing.T) {
 	sys, d, _ := start(t, two)
 	told := make(chan struct{})

@@ -473,27 +473,36 @@ func (ev edgeEvidence) compareDelay(f Fault, observed map[string]float64) (ok bo
 // really was gone (or stopped), and really came back.
 func (r *record) compareProcess(f Fault, out *FaultResult) (ok bool, detail string) {
 	gone, back := "died", []string{"restarted", "started", "ready"}
-	if f.Kind == "pause" {
+	switch f.Kind {
+	case "restart":
+		gone = "stopped"
+	case "pause":
 		gone, back = "paused", []string{"resumed"}
 	}
-	from := time.Duration(math.MaxInt64)
-	for _, line := range r.faults[f.Name] {
-		from = min(from, line.at)
+	// What goes while the fault is injected, and is one of the processes that it
+	// names: others may be hit by other faults at the same time.
+	from := r.faults[f.Name][0].at
+	injected, _, _ := r.inPlace(f.Name)
+	var victims []float64
+	for key, pid := range out.Observed {
+		if strings.HasPrefix(key, "pid_before") {
+			victims = append(victims, pid)
+		}
 	}
-	until := r.nextOnSame(f)
 
 	// One spell per instance: when it went, when its process was there again, when it was ready.
 	type spell struct{ gone, back, ready time.Duration }
 	spells := map[int]*spell{}
 	for _, line := range r.services {
-		if line.Name != f.Target || line.at < from-step || line.at >= until {
+		if line.Name != f.Target {
 			continue
 		}
 		s := spells[line.Instance]
 		switch {
-		case line.State == gone && s == nil:
-			spells[line.Instance] = &spell{gone: line.at, back: -1, ready: -1}
 		case s == nil:
+			if line.State == gone && line.at >= from && line.at <= injected && (victims == nil || slices.Contains(victims, float64(line.PID))) {
+				spells[line.Instance] = &spell{gone: line.at, back: -1, ready: -1}
+			}
 		case slices.Contains(back, line.State):
 			if s.back < 0 {
 				s.back = line.at
@@ -552,23 +561,6 @@ func (r *record) compareProcess(f Fault, out *FaultResult) (ok bool, detail stri
 		detail += fmt.Sprintf(" (ready after %s)", seconds(longestReady))
 	}
 	return true, detail
-}
-
-// nextOnSame is when another fault of the same process begins after this one: its
-// deaths are not this one's evidence.
-func (r *record) nextOnSame(f Fault) time.Duration {
-	mine, until := time.Duration(-1), time.Duration(math.MaxInt64)
-	for _, line := range r.faults[f.Name] {
-		if mine < 0 {
-			mine = line.at
-		}
-	}
-	for name, lines := range r.faults {
-		if name != f.Name && len(lines) > 0 && lines[0].Target == f.Target && lines[0].at > mine {
-			until = min(until, lines[0].at)
-		}
-	}
-	return until
 }
 
 // interval is Clopper and Pearson's two-sided interval of a share x of n.

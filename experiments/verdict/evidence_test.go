@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chaosctl/chaosctl/experiments/journal"
 )
 
 // inject draws a run with one fault on one edge; did is what its proxy saw.
@@ -272,7 +274,7 @@ func TestPositiveControlOfProcesses(t *testing.T) {
 		"never gone":             {"kill stock at 2s for 2s down_s=2", "", false, "no instance of \"stock\" was seen to go"},
 		"one of two":             {"kill stock at 2s for 2s down_s=2 instances=2", "2s died, 4s started", false, "1 of 2 instances"},
 		"died before the fault":  {"kill stock at 2s for 2s down_s=2", "1s died, 1.5s started", false, "was seen to go"},
-		"restarted":              {"restart stock at 2s for 1s", "2s died, 2.2s started, 2.4s ready", true, "restarted 1 instance"},
+		"restarted":              {"restart stock at 2s for 1s", "2s stopped, 2.2s restarted, 2.4s ready", true, "restarted 1 instance"},
 		"paused":                 {"pause stock at 2s for 3s", "2s paused, 5s resumed", true, "stopped 1 instance, back after 3 s"},
 		"paused too shortly":     {"pause stock at 2s for 3s", "2s paused, 3s resumed", false, "asked was 3 s"},
 	} {
@@ -285,6 +287,84 @@ func TestPositiveControlOfProcesses(t *testing.T) {
 		p := parsePicture(t, text)
 		if f := Judge(p.h, p.events()).Faults[0]; f.ObservedOK != c.ok || !strings.Contains(f.Detail, c.says) {
 			t.Errorf("%s: observed %v (%s), want %v and %q", name, f.ObservedOK, f.Detail, c.ok, c.says)
+		}
+	}
+}
+
+// Another fault on the same service, at the same time, changes nothing about the
+// evidence: neither one that no process goes by, nor one that hits another instance.
+func TestPositiveControlBesideAnotherFault(t *testing.T) {
+	secs := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	state := func(at float64, name, state string, pids ...float64) journal.Event {
+		observed := map[string]float64{}
+		for i, pid := range pids {
+			observed[fmt.Sprintf("pid_before_%d", i)] = pid
+		}
+		return journal.Event{At: secs(at), Fault: &journal.Fault{Name: name, State: state, Target: "stock", Observed: observed}}
+	}
+	service := func(at float64, instance, pid int, state string) journal.Event {
+		return journal.Event{At: secs(at), Service: &journal.Service{Name: "stock", Instance: instance, PID: pid, State: state, Expected: state == "died" || state == "stopped"}}
+	}
+	for name, c := range map[string]struct {
+		faults []Fault
+		events []journal.Event
+		says   []string
+	}{
+		"a disk fills up meanwhile": {
+			[]Fault{{Name: "die", Kind: "kill", Target: "stock", At: secs(2), For: secs(1), Asked: map[string]float64{"down_s": 1}}},
+			[]journal.Event{
+				state(2, "die", "injecting"), service(2.01, 0, 10, "died"), state(2.02, "full", "injecting"), state(2.03, "die", "injected", 10),
+				state(2.04, "full", "injected"), service(3.1, 0, 20, "restarted"), service(3.2, 0, 20, "ready"),
+			},
+			[]string{"killed 1 instance, back after 1.1 s"},
+		},
+		"a disk had begun to": {
+			[]Fault{{Name: "die", Kind: "kill", Target: "stock", At: secs(2), For: secs(1), Asked: map[string]float64{"down_s": 1}}},
+			[]journal.Event{
+				state(2, "die", "injecting"), state(2.001, "full", "injecting"), service(2.01, 0, 10, "died"), state(2.03, "die", "injected", 10),
+				service(3.1, 0, 20, "restarted"), service(3.2, 0, 20, "ready"),
+			},
+			[]string{"killed 1 instance, back after 1.1 s"},
+		},
+		"two kills, each of another instance": {
+			[]Fault{
+				{Name: "die", Kind: "kill", Target: "stock", At: secs(2), For: secs(1), Asked: map[string]float64{"down_s": 1, "instances": 1}},
+				{Name: "long", Kind: "kill", Target: "stock", At: secs(2), For: secs(4), Asked: map[string]float64{"down_s": 4, "instances": 1}},
+			},
+			[]journal.Event{
+				state(2, "die", "injecting"), state(2, "long", "injecting"), service(2.01, 1, 11, "died"), service(2.02, 0, 10, "died"),
+				state(2.03, "die", "injected", 10), state(2.04, "long", "injected", 11),
+				service(3.02, 0, 20, "restarted"), service(3.1, 0, 20, "ready"), service(6.01, 1, 21, "restarted"), service(6.1, 1, 21, "ready"),
+			},
+			[]string{"killed 1 instance, back after 1 s", "killed 1 instance, back after 4 s"},
+		},
+		"two kills of the same one, in turn": {
+			[]Fault{
+				{Name: "die", Kind: "kill", Target: "stock", At: secs(2), For: secs(1), Asked: map[string]float64{"down_s": 1, "instances": 1}},
+				{Name: "again", Kind: "kill", Target: "stock", At: secs(5), For: secs(2), Asked: map[string]float64{"down_s": 2, "instances": 1}},
+			},
+			[]journal.Event{
+				state(2, "die", "injecting"), service(2.01, 0, 10, "died"), state(2.02, "die", "injected", 10), service(3.01, 0, 20, "ready"),
+				state(5, "again", "injecting"), service(5.01, 0, 20, "died"), state(5.02, "again", "injected", 20), service(7.01, 0, 30, "ready"),
+			},
+			[]string{"killed 1 instance, back after 1 s", "killed 1 instance, back after 2 s"},
+		},
+		"instances that the end of the run stops": {
+			[]Fault{{Name: "anew", Kind: "restart", Target: "stock", At: secs(2), Asked: map[string]float64{"instances": 1}}},
+			[]journal.Event{
+				state(2, "anew", "injecting"), service(2.1, 0, 10, "stopped"), state(2.2, "anew", "injected", 10), service(2.3, 0, 20, "restarted"),
+				service(2.4, 0, 20, "ready"), service(14, 0, 20, "stopped"), service(14, 1, 11, "stopped"),
+			},
+			[]string{"restarted 1 instance, back after 200 ms"},
+		},
+	} {
+		p := parsePicture(t, "phase before 2s\nphase during 10s\nphase after 2s\n")
+		p.h.Faults = c.faults
+		p.list = append(p.list, c.events...)
+		for i, f := range Judge(p.h, p.events()).Faults {
+			if !f.ObservedOK || !strings.HasPrefix(f.Detail, c.says[i]) || f.Fired != 1 {
+				t.Errorf("%s: %s observed %v, fired %d (%s), want 1 and %q", name, f.Name, f.ObservedOK, f.Fired, f.Detail, c.says[i])
+			}
 		}
 	}
 }

@@ -262,15 +262,17 @@ func (p *Proxy) SetUpstream(addr string) {
 	p.door.reconsider()
 }
 
-// Collect returns what happened since the last Collect.
+// Collect returns what happened since the last Collect. Of UDP, whatever a caller has
+// received is in it.
 func (p *Proxy) Collect() Stats {
 	p.eachLink((*link).settle)
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
-	s := p.stats.collect()
-	s.Open = open
+	var datagrams *DatagramStats
 	if p.relay != nil {
-		s.Datagrams = p.relay.collect()
+		datagrams = p.relay.collect() // before the counts: a datagram on its way out is counted when its lock is free
 	}
+	s := p.stats.collect()
+	s.Open, s.Datagrams = open, datagrams
 	p.mu.Lock()
 	all := slices.Concat(*p.rules.Load(), p.paused, p.retired)
 	p.retired = nil

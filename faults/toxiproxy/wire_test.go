@@ -5,13 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -56,15 +54,22 @@ func TestTranscripts(t *testing.T) {
 }
 
 var (
-	addressOf = regexp.MustCompile(`"name":"(\w+)","listen":"((?:udp://)?127\.0\.0\.1:[1-9]\d*)"`)
+	somewhere = regexp.MustCompile(`(?:udp://)?127\.0\.0\.1:[1-9]\d*`)
+	addressOf = regexp.MustCompile(`"name":"(\w+)","listen":"(` + somewhere.String() + `)"`)
 	reference = regexp.MustCompile(`\$\w+`)
+	wish      = regexp.MustCompile(`(?:"name":"(\w+)",)?"listen":"(\$\w+)"`)
 )
 
-// play sends the requests of a transcript and returns it with the answers of now.
+// play sends the requests of a transcript and returns it with the answers of now. In
+// those, $name is the address that the proxy of that name was given, also where another
+// has asked for it as $name. Equal addresses alone are not the same: the kernel may give
+// one that a proxy has left to the next.
 func play(t *testing.T, base, transcript string) string {
 	t.Helper()
 	var out strings.Builder
-	addresses := map[string]string{}
+	type place struct{ at, as string }
+	places := map[string]place{}     // by proxy
+	addresses := map[string]string{} // by $name
 	for line := range strings.Lines(transcript) {
 		line = strings.TrimSuffix(line, "\n")
 		request, ok := strings.CutPrefix(line, "> ")
@@ -76,16 +81,37 @@ func play(t *testing.T, base, transcript string) string {
 		}
 		parts := strings.SplitN(request, " ", 3)
 		body := ""
+		asked := map[string]string{} // $name by address
 		if len(parts) == 3 {
-			body = reference.ReplaceAllStringFunc(parts[2], func(name string) string { return addresses[name] })
+			body = reference.ReplaceAllStringFunc(parts[2], func(name string) string {
+				asked[addresses[name]] = name
+				return addresses[name]
+			})
+			for _, m := range wish.FindAllStringSubmatch(parts[2], -1) {
+				name := m[1]
+				if name == "" {
+					name = filepath.Base(parts[1])
+				}
+				places[name] = place{addresses[m[2]], m[2]}
+			}
 		}
 		resp, answer := send(t, parts[0], base+parts[1], body, nil)
-		for _, m := range addressOf.FindAllStringSubmatch(answer, -1) {
-			addresses["$"+m[1]] = m[2]
-		}
-		for _, name := range slices.Sorted(maps.Keys(addresses)) {
-			answer = strings.ReplaceAll(answer, addresses[name], name)
-		}
+		answer = addressOf.ReplaceAllStringFunc(answer, func(pair string) string {
+			m := addressOf.FindStringSubmatch(pair)
+			name, at := m[1], m[2]
+			p := places[name]
+			if p.at != at {
+				p = place{at, "$" + name}
+				places[name], addresses[p.as] = p, at
+			}
+			return fmt.Sprintf(`"name":%q,"listen":%q`, name, p.as)
+		})
+		answer = somewhere.ReplaceAllStringFunc(answer, func(at string) string {
+			if as, is := asked[at]; is {
+				return as
+			}
+			return at
+		})
 		fmt.Fprintf(&out, "%s\n%d %s\n", line, resp.StatusCode, resp.Header.Get("Content-Type"))
 		if answer != "" {
 			out.WriteString(strings.TrimSuffix(answer, "\n") + "\n")

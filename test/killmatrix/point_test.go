@@ -63,6 +63,7 @@ type run struct {
 	said          bytes.Buffer
 	group         string // the control group that it is alone in; "": none
 	gone          chan struct{}
+	recorded      bool // the fault was on record already when there was no more room for that
 	outcome
 }
 
@@ -231,7 +232,13 @@ func (r *run) end() (at time.Time, err error) {
 	case "QUIT":
 		send(pid, syscall.SIGQUIT)
 	case "NO-ROOM":
-		err = r.fill()
+		// Filling takes its time, in which the run is not to go on.
+		send(pid, syscall.SIGSTOP)
+		err = errors.Join(err, r.await("it does not stop", func() bool { return owner.Stopped() || !owner.Alive() }))
+		took, e := r.fill()
+		r.recorded = r.onRecord()
+		send(pid, syscall.SIGCONT)
+		err = errors.Join(err, e, r.free(took))
 	case "CGROUP":
 		err = r.killGroup()
 	case "STOP-CONT":
@@ -387,7 +394,7 @@ func (r *run) lookAtJournal(ended time.Time) {
 			} // else it was free, and another run on this machine has taken it
 		}
 	}
-	if r.way == "NO-ROOM" && r.moment == "before" && !r.missed {
+	if r.way == "NO-ROOM" && r.moment == "before" && !r.missed && !r.recorded {
 		r.lookAtRecord(events)
 	}
 	r.exact = step == r.moment || r.moment == "starting" && when <= 0

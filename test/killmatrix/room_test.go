@@ -76,10 +76,8 @@ func (r *run) mount() error {
 
 func (r *run) unmount() error { return unix.Unmount(r.folder(), 0) }
 
-// fill takes the room for files away until what becomes of the fault stands in the
-// journal, and gives it back: the reports need it.
-func (r *run) fill() (err error) {
-	var took []string
+// fill takes the room for files away, by files of ours.
+func (r *run) fill() (took []string, err error) {
 	for n := 0; err == nil; n++ {
 		path := filepath.Join(r.folder(), fmt.Sprintf("full-%d", n))
 		var f *os.File
@@ -87,10 +85,16 @@ func (r *run) fill() (err error) {
 			took, err = append(took, path), f.Close()
 		}
 	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		return err
+	if errors.Is(err, syscall.ENOSPC) {
+		err = nil
 	}
-	err = r.await("what becomes of the fault is not told", func() bool {
+	return took, err
+}
+
+// free gives the room back when what becomes of the fault stands in the journal: the
+// reports need it.
+func (r *run) free(took []string) error {
+	err := r.await("what becomes of the fault is not told", func() bool {
 		b, _ := os.ReadFile(r.journal())
 		return bytes.Contains(b, []byte(`"state":"failed"`)) || bytes.Contains(b, []byte(`"state":"verified"`))
 	})
@@ -98,6 +102,13 @@ func (r *run) fill() (err error) {
 		err = errors.Join(err, os.Remove(path))
 	}
 	return err
+}
+
+// onRecord tells whether the fault has, or had, an undo record, or begins to have one.
+func (r *run) onRecord() bool {
+	records, _ := filepath.Glob(filepath.Join(r.folder(), "undo", "*"))
+	b, _ := os.ReadFile(r.journal())
+	return len(records) > 0 || bytes.Contains(b, []byte(`"fault":{"name":"fault"`))
 }
 
 // lookAtRecord wants a fault that had no room for its undo record not to have been

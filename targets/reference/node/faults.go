@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,7 +20,10 @@ import (
 //	GET /admin/faults    {"now":…, "faults":{…}, "lookups":{"payments":{"all":812,"broken":3}}}
 //
 // for whoever has the token of the configuration; without one there is no such page.
+// A request that its sender has given up may still arrive, and behind the next one:
+// a change with a smaller number than the last one is refused.
 type Faults struct {
+	Change  uint64                 `json:"change,omitempty"`
 	Lookups map[string]LookupFault `json:"lookups,omitempty"` // by callee
 	Clock   *ClockFault            `json:"clock,omitempty"`
 }
@@ -74,8 +78,16 @@ func (c *wallClock) now() time.Time {
 	return t.Add(f.Offset + time.Duration(t.Sub(f.Since).Seconds()*float64(f.Drift)))
 }
 
+// errOvertaken is a change that came behind a later one.
+var errOvertaken = errors.New("a later change of the faults has come before this one")
+
 // setFaults takes f in the place of what was wrong before.
 func (n *Node) setFaults(f Faults) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	if last := n.faults.Load(); last != nil && f.Change < last.Change {
+		return errOvertaken
+	}
 	for callee, l := range f.Lookups {
 		if n.clients[callee] == nil {
 			return fmt.Errorf("%s does not call %q", n.Config.Service, callee)
@@ -113,7 +125,11 @@ func (n *Node) putFaults(w http.ResponseWriter, r *http.Request) {
 	if !Decode(w, r, &f) {
 		return
 	}
-	if err := n.setFaults(f); err != nil {
+	switch err := n.setFaults(f); {
+	case errors.Is(err, errOvertaken):
+		Fail(w, http.StatusConflict, "%s", err)
+		return
+	case err != nil:
 		Fail(w, http.StatusBadRequest, "%s", err)
 		return
 	}

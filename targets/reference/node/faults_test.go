@@ -75,6 +75,43 @@ func TestLookupsGoWrong(t *testing.T) {
 	}
 }
 
+// A change that was given up by its sender, and arrives behind the next one, is void.
+func TestAnOvertakenChangeIsRefused(t *testing.T) {
+	c := Config{Service: "orders", Edges: map[string]Edge{"users": {Address: "127.0.0.1:4711"}}, Control: "token"}
+	n := NewWithTransport(c, slog.New(slog.DiscardHandler), echoHost{})
+	defer n.End()
+	put := func(body string) int {
+		r := httptest.NewRequest(http.MethodPut, "/admin/faults", strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer token")
+		w := httptest.NewRecorder()
+		n.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	for _, step := range []struct {
+		body   string
+		status int
+		wrong  bool // the clock, and how users is found, are after it
+	}{
+		{`{"change":1,"clock":{"offset_ns":3600000000000,"since":"2026-01-01T00:00:00Z"},"lookups":{"users":{"fail":"nxdomain"}}}`, 200, true},
+		{`{"change":3}`, 200, false},
+		{`{"change":2,"clock":{"offset_ns":3600000000000,"since":"2026-01-01T00:00:00Z"},"lookups":{"users":{"fail":"nxdomain"}}}`, 409, false},
+	} {
+		if got := put(step.body); got != step.status {
+			t.Errorf("%s: %d, want %d", step.body, got, step.status)
+		}
+		if wrong := time.Until(n.Now()).Abs() > time.Minute; wrong != step.wrong {
+			t.Errorf("after %s: clock wrong %v", step.body, wrong)
+		}
+		client, err := n.Client("users")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Do(t.Context(), Call{Method: http.MethodGet, Path: "/"}); (err != nil) != step.wrong {
+			t.Errorf("after %s: %v", step.body, err)
+		}
+	}
+}
+
 func TestAWrongClockRefusesWhatIsNotSentNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _ := faulty(t, Faults{})

@@ -116,8 +116,9 @@ type Node struct {
 	state   map[string]func() any
 	work    []func(context.Context)
 
-	clock  wallClock
-	faults atomic.Pointer[Faults]
+	clock    wallClock
+	changing sync.Mutex // one change of faults at a time
+	faults   atomic.Pointer[Faults]
 
 	life   context.Context // ends when requests in flight are no longer waited for
 	end    context.CancelFunc
