@@ -537,15 +537,7 @@ func (f *flow) restage() error {
 
 	old := f.stages
 	f.stages = nil
-	keep := func(r *active, anew func() stage) {
-		for _, s := range old {
-			if s.rule() == r {
-				f.stages = append(f.stages, s)
-				return
-			}
-		}
-		f.stages = append(f.stages, anew())
-	}
+	keep := func(r *active, anew func() stage) { f.stages = append(f.stages, kept(old, r, anew)) }
 	for _, r := range now {
 		if r.paces(f.isDown) && r.picks(w) {
 			number := f.c.number
