@@ -135,8 +135,12 @@ func TestUpstreamThatCannotBeAsked(t *testing.T) {
 		if s.Answers[c.class] != s.Calls-1 {
 			t.Errorf("%s: %+v", c.what, s)
 		}
+		nc := dialTLS(t, p.Addr(), offers(authority, "h2")) // as callers of gRPC do
+		if got := nc.ConnectionState().NegotiatedProtocol; got != "h2" {
+			t.Errorf("%s: of HTTP/2 alone, %q was agreed on", c.what, got)
+		}
 		if c.class == "refused" { // it may be there by the time of the first request
-			nc := dialTLS(t, p.Addr(), offers(authority, "h2", "http/1.1"))
+			nc = dialTLS(t, p.Addr(), offers(authority, "h2", "http/1.1"))
 			p.SetUpstream(working)
 			io.WriteString(nc, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			if n, err := nc.Read(make([]byte, 100)); err != nil || n == 0 {
