@@ -74,8 +74,12 @@ func proxyConfig(p *Plan, edge topology.Edge, secrets map[string]*targets.Secret
 		c.UpstreamTLS = &proxy.UpstreamTLS{CA: s.CA, ServerName: s.ServerName, Insecure: s.Insecure, Certificate: s.Cert, Key: s.Key}
 		if s.Caller == topology.CallerTLS {
 			c.CallerTLS = &proxy.CallerTLS{Authority: a}
-			if s.HTTP2 {
+			switch {
+			case s.HTTP2 == nil: // as the service says
+			case *s.HTTP2:
 				c.CallerTLS.ALPN = []string{"h2", "http/1.1"}
+			default:
+				c.CallerTLS.ALPN = []string{"http/1.1"}
 			}
 		}
 	}

@@ -20,7 +20,7 @@ var descriptions = map[string]string{
 	"targets.TLSSpec.CA":            "PEM file of who has issued its certificate, from the folder of the scenario. Default: the system's.",
 	"targets.TLSSpec.ServerName":    "Who its certificate is for. Default: the host of its address, 127.0.0.1 for a command.",
 	"targets.TLSSpec.Insecure":      "Take any certificate.",
-	"targets.TLSSpec.HTTP2":         "The service speaks HTTP/2 over TLS too: its callers may choose it. Default: they are offered HTTP/1.1.",
+	"targets.TLSSpec.HTTP2":         "Whether callers are offered HTTP/2: true, also where the service cannot be asked; false, HTTP/1.1 only. Default: what the service chooses of what a caller offers, asked while the caller's handshake waits.",
 	"targets.TLSSpec.Client":        "What it is shown by the proxies, the readiness check and load, where it asks for a certificate.",
 	"targets.ClientCertSpec.Cert":   "PEM file of the certificate.",
 	"targets.ClientCertSpec.Key":    "PEM file of its key.",

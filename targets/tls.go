@@ -28,7 +28,7 @@ type TLSSpec struct {
 	CA         string          `yaml:"ca" json:"ca,omitempty"`                   // who has issued its certificate; "": one the system trusts
 	ServerName string          `yaml:"server_name" json:"server_name,omitempty"` // who its certificate is for; "": 127.0.0.1, or its address
 	Insecure   bool            `yaml:"insecure" json:"insecure,omitempty"`
-	HTTP2      bool            `yaml:"http2" json:"http2,omitempty"`   // callers may choose HTTP/2, and the service speaks it
+	HTTP2      *bool           `yaml:"http2" json:"http2,omitempty"`   // callers may choose HTTP/2, and the service speaks it; nil: each is asked
 	Client     *ClientCertSpec `yaml:"client" json:"client,omitempty"` // what it is shown; nil: nothing
 }
 
@@ -131,7 +131,7 @@ func (s Spec) checkTLS(name string, report func(path, format string, args ...any
 	if v.TLS.Insecure && v.TLS.CA != "" {
 		report(join(path, "insecure"), "both ca and insecure: a certificate is checked, or it is not")
 	}
-	if v.TLS.HTTP2 && (v.caller() != topology.CallerTLS || v.protocol() != topology.HTTP) {
+	if v.TLS.HTTP2 != nil && (v.caller() != topology.CallerTLS || v.protocol() != topology.HTTP) {
 		report(join(path, "http2"), "http2 is for callers that speak TLS to the proxy, and protocol http: they are offered HTTP/2 beside HTTP/1.1")
 	}
 	if c := v.TLS.Client; c != nil && (c.Cert == "") != (c.Key == "") {

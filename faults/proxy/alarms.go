@@ -3,6 +3,7 @@ package proxy
 import (
 	"container/heap"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -16,12 +17,15 @@ import (
 // what it polls has it wake within some 50 µs, and then it runs the timers that
 // are due.
 //
-// So nothing depends on an alarm but how exact a time is kept: one that rings for
+// Where a flow has lent what it holds back (lent.go), the alarm writes it as well.
+//
+// For all others nothing depends on an alarm but how exact a time is kept: one that rings for
 // nothing does no harm, and where there is no timerfd flows are late as before.
 type alarms struct {
 	start time.Time // of the proxy's clock
 	file  *os.File
 	raw   syscall.RawConn
+	alone bool // there is one processor
 
 	mu    sync.Mutex
 	set   indexed[*alarm]
@@ -37,7 +41,8 @@ const alarmPause = 50 * time.Microsecond
 // alarm is that of one flow.
 type alarm struct {
 	at    time.Duration
-	index int // in alarms.set, from 1; 0: it is not set
+	flow  *flow // that may lend its queue, whose bytes the alarm then writes; nil: none
+	index int   // in alarms.set, from 1; 0: it is not set
 }
 
 func (x *alarm) before(y *alarm) bool { return x.at < y.at }
@@ -49,7 +54,7 @@ func newAlarms(start time.Time) *alarms {
 	if err != nil {
 		return nil
 	}
-	a := &alarms{start: start, file: os.NewFile(uintptr(fd), "timerfd"), at: forever}
+	a := &alarms{start: start, file: os.NewFile(uintptr(fd), "timerfd"), at: forever, alone: runtime.GOMAXPROCS(0) == 1}
 	if a.raw, err = a.file.SyscallConn(); err != nil {
 		a.file.Close()
 		return nil
@@ -68,11 +73,22 @@ func (a *alarms) run() {
 			return
 		}
 		a.mu.Lock()
-		now := time.Since(a.start)
-		for len(a.set) > 0 && a.set[0].at <= now {
-			heap.Pop(&a.set)
+		a.at = 0 // until all that are due have been served
+		for len(a.set) > 0 {
+			now := time.Since(a.start)
+			if a.set[0].at > now {
+				break
+			}
+			x := heap.Pop(&a.set).(*alarm)
+			since := x.at
+			a.mu.Unlock()
+			wrote := x.flow != nil && x.flow.writeDue(since)
+			a.mu.Lock()
+			if !wrote {
+				a.again = now + alarmPause
+			}
 		}
-		a.at, a.again = forever, now+alarmPause
+		a.at = forever
 		a.rearm()
 		a.mu.Unlock()
 	}

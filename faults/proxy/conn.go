@@ -55,6 +55,7 @@ type conn struct {
 	kept     bool     // keep-alive is on
 	origin   *origin  // on the fast plane; nil: it has none
 	greeting greeting // the flow up's
+	early    early    // likewise
 }
 
 // call is one HTTP request and its answer.
@@ -90,6 +91,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 		f.take, f.give = f.takeFrom, f.giveTo
 		f.into, f.some = f.takeInto, f.giveSome
 		f.queue.budget = &p.held
+		f.alarm.flow = f
 	}
 	c.tcpCall = p.config.Protocol == TCP
 	c.greeting.over = !p.watches()
@@ -107,6 +109,9 @@ func (c *conn) ofCall(cl *call) who {
 // run serves one direction to its end.
 func (c *conn) run(f *flow) {
 	defer f.discardAll()
+	if !f.isDown {
+		defer c.dropEarly()
+	}
 	var err error
 	switch {
 	case c.origin != nil:
@@ -275,7 +280,10 @@ func (c *conn) dial() error {
 	if ending {
 		return errEnding
 	}
-	server, err := c.p.reach(ctx, c)
+	server, err := c.takeEarly()
+	if server == nil && err == nil {
+		server, err = c.p.reach(ctx, c)
+	}
 	if err != nil {
 		c.mu.Lock()
 		ending = c.ending

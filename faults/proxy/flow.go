@@ -44,6 +44,7 @@ type flow struct {
 	quiet   int   // reads in a row that a small buffer would have held
 	claimed int64 // of the proxy's budget for held bytes
 	queue   queue
+	lending lending
 	spaces  [][]byte              // of the queue, while bytes are read …
 	until   time.Duration         // … until then
 	into    func(fd uintptr) bool // takeInto, bound once
@@ -153,7 +154,7 @@ func (f *flow) readQuick(until time.Duration) (int, error) {
 	}
 	if now := f.c.p.now(); f.readBy == unknown || f.readBy <= now { // raw.Read does not even try after its deadline
 		at := until
-		if at <= now {
+		if at <= now || f.lends(until) {
 			at = forever
 		}
 		if err := f.armRead(at); err != nil {
@@ -162,6 +163,7 @@ func (f *flow) readQuick(until time.Duration) (int, error) {
 	}
 	f.until, f.took, f.tookErr = until, 0, nil
 	err := f.in.raw.Read(f.into)
+	f.recall()
 	switch {
 	case f.took > 0:
 		f.c.p.stats.received(f.isDown, f.took)
@@ -178,6 +180,10 @@ func (f *flow) readQuick(until time.Duration) (int, error) {
 
 // takeInto is called with the source's file descriptor until it returns true.
 func (f *flow) takeInto(fd uintptr) bool {
+	if f.recall() && !f.reserve() {
+		f.tookErr = errDue
+		return true
+	}
 	n, err := ignoringEINTR(func() (n int, err error) {
 		switch {
 		case len(f.holds.by) > 0:
@@ -198,9 +204,16 @@ func (f *flow) takeInto(fd uintptr) bool {
 			f.tookErr = errDue
 			return true
 		}
-		if err := f.armRead(f.until); err != nil {
+		by, lends := f.until, f.lends(f.until)
+		if lends {
+			by = forever
+		}
+		if err := f.armRead(by); err != nil {
 			f.tookErr = err
 			return true
+		}
+		if lends {
+			f.lend()
 		}
 		f.c.p.alarms.wake(&f.alarm, f.until)
 		return false
@@ -324,6 +337,13 @@ func (f *flow) writeSome() (int, error) {
 
 // giveSome is called with the destination's file descriptor, once.
 func (f *flow) giveSome(fd uintptr) bool {
+	if len(f.vec) == 1 && len(f.vec[0]) <= smallBuffer {
+		n, errno := transmit(int(fd), f.vec[0])
+		if f.gave, f.gaveErr = n, nil; errno != 0 {
+			f.gaveErr = errno
+		}
+		return true
+	}
 	n, err := ignoringEINTR(func() (int, error) {
 		if len(f.vec) == 1 {
 			return unix.Write(int(fd), f.vec[0])
@@ -517,15 +537,7 @@ func (f *flow) restage() error {
 
 	old := f.stages
 	f.stages = nil
-	keep := func(r *active, anew func() stage) {
-		for _, s := range old {
-			if s.rule() == r {
-				f.stages = append(f.stages, s)
-				return
-			}
-		}
-		f.stages = append(f.stages, anew())
-	}
+	keep := func(r *active, anew func() stage) { f.stages = append(f.stages, kept(old, r, anew)) }
 	for _, r := range now {
 		if r.paces(f.isDown) && r.picks(w) {
 			number := f.c.number

@@ -711,15 +711,7 @@ func (l *half) fit() {
 		return
 	}
 	w := c.ofCall(&s.call)
-	keep := func(r *active, anew func() stage) {
-		for _, x := range old {
-			if x.rule() == r {
-				l.stages = append(l.stages, x)
-				return
-			}
-		}
-		l.stages = append(l.stages, anew())
-	}
+	keep := func(r *active, anew func() stage) { l.stages = append(l.stages, kept(old, r, anew)) }
 	for _, r := range now {
 		switch {
 		case r.paces(isDown) && r.picks(w):

@@ -19,7 +19,8 @@
 //	 │  └ stream (h2_streams.go)  a call of it, and what holds it back
 //	 └ pump  (pump.go)    … of bytes: TCP edges, tunnels, and whatever is not HTTP;
 //	                      what waits is in a queue of chunks (queue.go)
-//	alarms   (alarms.go)  wake flows closer to their time than the runtime does
+//	alarms   (alarms.go)  wake flows closer to their time than the runtime does, and write
+//	                      what flows that only delay have lent them (lent.go)
 //	Rule     (rule.go)    what a rule can ask for
 //	placed   (placed.go)  rules that come, change, pause and go
 //	active   (active.go)  a rule at work: what it hits, by a hash of the call's number
@@ -28,6 +29,7 @@
 //	reshape  (reshape.go) header lines that are changed
 //	content  (content.go) bodies that are held, cut short, corrupted
 //	socket   (socket.go)  a side of a conn: TCP, Unix, or TLS on them (secured.go)
+//	early    (early.go)   the upstream asked which protocol it speaks, before a caller is answered
 //	greeting (greeting.go) what TLS that passes through asks for
 //	grpc     (grpc.go)    calls of gRPC, and their statuses
 //	counters (stats.go)   the evidence
@@ -216,6 +218,9 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	p.upstream.Store(parseUpstreams(c.Upstream))
 	p.tls, _ = c.security() // as Start has seen
+	if p.tls.caller != nil && p.tls.upstream != nil && len(c.CallerTLS.ALPN) == 0 {
+		p.tls.caller.GetConfigForClient = p.likeUpstream
+	}
 	p.absent = c.absent()
 	for _, r := range c.Rules {
 		p.placed = append(p.placed, p.place(r, true))

@@ -96,19 +96,11 @@ func (f *flow) pump() error {
 // waits: for the time, or for others to hold less.
 func (f *flow) receive(until time.Duration) error {
 	held := len(f.holds.by) > 0
-	var p []byte
-	if !held || f.holds.room(&f.queue) {
-		p = f.queue.room(held)
-	}
-	if p == nil {
+	if !f.reserve() {
 		if held && until > f.c.p.now() {
 			f.queue.budget.await(f, f.queue.refused)
 		}
 		return f.wait(until)
-	}
-	f.spaces = append(f.spaces[:0], p)
-	if held && f.in.raw != nil && f.pipe == nil {
-		f.spaces = f.queue.more(f.spaces)
 	}
 	f.ago = 0
 	n, err := f.readQuick(until)
@@ -122,6 +114,24 @@ func (f *flow) receive(until time.Duration) error {
 	}
 	f.holds.receive(f.c, at, n)
 	return err
+}
+
+// reserve has f.spaces be where the next bytes go; false: nothing more may be held.
+func (f *flow) reserve() bool {
+	f.spaces = f.spaces[:0]
+	held := len(f.holds.by) > 0
+	if held && !f.holds.room(&f.queue) {
+		return false
+	}
+	p := f.queue.room(held)
+	if p == nil {
+		return false
+	}
+	f.spaces = append(f.spaces, p)
+	if held && f.in.raw != nil && f.pipe == nil {
+		f.spaces = f.queue.more(f.spaces)
+	}
+	return true
 }
 
 // pass writes n bytes from the queue, or lets them fall.

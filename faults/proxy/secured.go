@@ -26,7 +26,8 @@ import (
 // holds bytes for its peer.
 type secured struct {
 	*tls.Conn
-	wire *wire
+	wire     *wire
+	patience *time.Timer // ends the handshake; of whose goroutine it is
 
 	mu      sync.Mutex
 	shaking bool // a handshake that ran into a deadline could not go on: none is set
@@ -52,17 +53,29 @@ func newSecured(nc net.Conn, spawn func(func()), as func(net.Conn) *tls.Conn) *s
 
 // handshake takes that long at most.
 func (s *secured) handshake(ctx context.Context, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.patience = time.AfterFunc(within, func() { cancel(context.DeadlineExceeded) })
+	defer s.patience.Stop()
 	s.mu.Lock()
 	s.shaking = true
 	s.Conn.SetReadDeadline(time.Time{})
 	s.mu.Unlock()
 	err := s.HandshakeContext(ctx)
+	if err != nil && context.Cause(ctx) == context.DeadlineExceeded {
+		err = context.DeadlineExceeded
+	}
 	s.mu.Lock()
 	s.shaking, s.shaken = false, err == nil
 	s.mu.Unlock()
 	return err
+}
+
+// aside does something else in the midst of the handshake, at which the peer's time stands still.
+func (s *secured) aside(within time.Duration, do func()) {
+	s.patience.Stop()
+	do()
+	s.patience.Reset(within)
 }
 
 // Read without a handshake is what the peer sends to begin one: whoever discards

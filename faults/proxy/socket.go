@@ -39,6 +39,24 @@ func newSocket(c net.Conn) *socket {
 // torn tells whether the peer has sent FIN without close_notify, where TLS wants one.
 func (s *socket) torn() bool { return s != nil && s.tls != nil && s.tls.wire.torn.Load() }
 
+// hungUp tells whether the peer has said its last word, which may not be read yet.
+func (s *socket) hungUp() bool {
+	raw := s.raw
+	if s.tls != nil {
+		raw = s.tls.wire.raw
+	}
+	if raw == nil {
+		return false
+	}
+	over := false
+	err := raw.Control(func(fd uintptr) {
+		all := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		_, err := ignoringEINTR(func() (int, error) { return unix.Poll(all, 0) })
+		over = err == nil && all[0].Revents != 0
+	})
+	return over || err != nil
+}
+
 // from is the address of the peer; invalid when it has none.
 func (s *socket) from() netip.Addr {
 	if a, ok := s.RemoteAddr().(*net.TCPAddr); ok {

@@ -21,6 +21,16 @@ type stage interface {
 	rule() *active
 }
 
+// kept is the rule's stage of before, with its state, or else a new one.
+func kept(before []stage, r *active, anew func() stage) stage {
+	for _, s := range before {
+		if s.rule() == r {
+			return s
+		}
+	}
+	return anew()
+}
+
 // bucket lets rate bytes per second pass, a byte when the time is over that it
 // takes at this rate. Time counts in whole bytes with the remainder kept, and
 // what is lost by waking late is made up for, so that a long transfer takes

@@ -106,6 +106,7 @@ const (
 // counters is Stats in the making. Safe for use by several goroutines.
 type counters struct {
 	bytesUp, bytesDown, spliced atomic.Int64
+	lent                        atomic.Int64 // bytes down and up that an alarm wrote (lent.go)
 	receivedUp, receivedDown    atomic.Int64
 
 	mu         sync.Mutex

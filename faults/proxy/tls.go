@@ -26,8 +26,13 @@ type CallerTLS struct {
 	// ClientCA, PEM: callers must show a certificate that one of these has issued.
 	// Empty: they are not asked for one.
 	ClientCA []byte
-	// ALPN is what callers may choose a protocol from; empty: what Config.Protocol
-	// can carry. What one chooses is all that the upstream is offered then.
+	// ALPN is what callers may choose a protocol from. What one chooses is all that the
+	// upstream is offered then. Empty, with an UpstreamTLS: a caller that asks for a
+	// protocol is answered with the one that the upstream chooses, of those that
+	// Config.Protocol can carry (HTTP: h2 and http/1.1; TCP: any). So the upstream is dialled
+	// before such a caller is answered, on HTTP edges only where it asks for h2. An upstream that
+	// cannot be asked has no say: HTTP/1.1 on HTTP edges, none on TCP edges. Empty, without
+	// an UpstreamTLS: the same, as if it could not be asked.
 	ALPN []string
 }
 
@@ -226,7 +231,7 @@ func (f *flow) secure() error {
 	if s == nil {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(c.ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(c.ctx, connOf{}, c))
 	defer cancel()
 	c.mu.Lock()
 	c.stopDial = cancel
@@ -265,10 +270,12 @@ func (p *Proxy) originate(ctx context.Context, c *conn, at place, nc net.Conn) (
 		config.ServerName = at.host()
 	}
 	agreed := ""
-	if s := c.callers(); s != nil {
+	if s := c.callers(); s != nil && c.early.offers == nil {
 		agreed = s.ConnectionState().NegotiatedProtocol
 	}
 	switch {
+	case c.early.offers != nil:
+		config.NextProtos = c.early.offers
 	case agreed != "":
 		config.NextProtos = []string{agreed}
 	case c.h2 != nil:

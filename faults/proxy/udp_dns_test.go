@@ -64,7 +64,9 @@ func TestUDPCarriesDNS(t *testing.T) {
 	if n := asked.Load(); n != 2 { // A and AAAA
 		t.Errorf("asked %d questions, want 2", n)
 	}
-	p.Collect()
+	// An answer is counted behind its write.
+	bothAnswered := func(s Stats) bool { return s.Answers["answered"] == 2 }
+	collect(t, p, bothAnswered)
 
 	// The first datagram either way is lost: the resolver waits, 5 s by default, and asks again.
 	remove := add(t, p, Rule{Name: "lossy", Percent: 1, When: When{First: 1}, Loss: &Loss{Ratio: 1, Direction: Request}})
@@ -72,7 +74,7 @@ func TestUDPCarriesDNS(t *testing.T) {
 	if err := lookup(6 * patience); err != nil {
 		t.Fatal(err)
 	}
-	s := p.Collect()
+	s := collect(t, p, bothAnswered)
 	if r := s.Rules["lossy"]; asked.Load() != 2 || r.Fired != 1 || s.Calls != 3 || s.Datagrams.Lost["loss"] != 1 || s.Answers["answered"] != 2 {
 		t.Errorf("the server was asked %d times; %d calls, %v, lost %v, rule %+v", asked.Load(), s.Calls, s.Answers, s.Datagrams.Lost, r)
 	}

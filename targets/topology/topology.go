@@ -71,7 +71,7 @@ type TLS struct {
 	CA         string `json:"ca,omitempty" yaml:"ca,omitempty"`                   // file; who has issued its certificate; "": one the system trusts
 	ServerName string `json:"server_name,omitempty" yaml:"server_name,omitempty"` // who its certificate is for; "": the host of its address
 	Insecure   bool   `json:"insecure,omitempty" yaml:"insecure,omitempty"`       // take any certificate
-	HTTP2      bool   `json:"http2,omitempty" yaml:"http2,omitempty"`             // callers may choose it
+	HTTP2      *bool  `json:"http2,omitempty" yaml:"http2,omitempty"`             // callers may choose it; nil: where the service does
 	Cert       string `json:"cert,omitempty" yaml:"cert,omitempty"`               // file, with Key; what it is shown
 	Key        string `json:"key,omitempty" yaml:"key,omitempty"`
 }
