@@ -406,7 +406,7 @@ func TestADeathNobodyAskedFor(t *testing.T) {
 }
 
 func TestWhatDoesNotStart(t *testing.T) {
-	soon := &ReadySpec{Path: "/healthz", Timeout: 100 * time.Millisecond}
+	const soon = 3 * time.Second // in which a process begins, and says what it has to say
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -416,15 +416,16 @@ func TestWhatDoesNotStart(t *testing.T) {
 		service ServiceSpec
 		want    []string
 	}{
-		"never ready":    {ServiceSpec{Command: command("deaf"), Ready: soon}, []string{"not ready within 100ms", "refused", "${port}", "| up but deaf"}},
+		"never ready":    {ServiceSpec{Command: command("deaf"), Ready: &ReadySpec{Path: "/healthz", Timeout: soon}}, []string{"not ready within 3s", "refused", "${port}", "| up but deaf"}},
 		"exits":          {ServiceSpec{Command: command("fails")}, []string{"ended before it was ready (exit status 3)", "| no configuration"}},
 		"becomes daemon": {ServiceSpec{Command: command("daemon")}, []string{"exit status 0", "stay in the foreground", "it has said nothing"}},
 		"no command":     {ServiceSpec{Command: []string{"./no/such/api"}}, []string{"there is no file", "no/such/api"}},
 		"no program":     {ServiceSpec{Command: []string{"no-such-program"}}, []string{`there is no command "no-such-program" in PATH`}},
-		"not ready http": {ServiceSpec{Command: command("store", "${port}"), Ready: &ReadySpec{Path: "/no", Timeout: 200 * time.Millisecond}}, []string{"not ready within 200ms", "404"}},
-		"nobody there":   {ServiceSpec{Address: closed.Addr().String(), Ready: &ReadySpec{Timeout: 500 * time.Millisecond}}, []string{"at its address", "refused"}},
+		"not ready http": {ServiceSpec{Command: command("store", "${port}"), Ready: &ReadySpec{Path: "/no", Timeout: soon}}, []string{"not ready within 3s", "404"}},
+		"nobody there":   {ServiceSpec{Address: closed.Addr().String(), Ready: &ReadySpec{Timeout: soon}}, []string{"at its address", "refused"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c2, d := config(t, Spec{Services: map[string]ServiceSpec{"bad": c.service, "good": two.Services["store"]}})
 			sys, err := Start(t.Context(), c2)
 			if sys != nil || err == nil {
