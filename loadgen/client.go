@@ -255,10 +255,8 @@ func (c *httpClient) once(seq uint64, deadline time.Time) result {
 	if r.outcome < 100 || c.stream.keep.over(r.done.Sub(c.born), c.served) {
 		c.close()
 	}
-	if r.outcome < 100 {
-		if c.ctx.Err() != nil {
-			r.outcome, r.detail = canceled, ""
-		}
+	if r.outcome < 100 && c.ctx.Err() != nil {
+		r.outcome, r.detail = canceled, ""
 	}
 	c.used = r.done
 	return r
