@@ -84,7 +84,7 @@ func TestHTTP3(t *testing.T) {
 	sums.balance(t)
 	n := 0
 	callers.Range(func(any, any) bool { n++; return true })
-	if sums.Outcomes["201"] != 300 || sums.Connects != 3 || n != 3 || sums.Handshake.Count() != 3 || sums.Handshake.Min() <= sums.Connect.Max() {
+	if sums.Outcomes["201"] != 300 || sums.Connects != 3 || n != 3 || sums.Handshake.Count() != 3 || sums.Connect.Count() != 3 || sums.Handshake.Max() <= sums.Connect.Min() {
 		t.Errorf("outcomes %v on %d connections, %d seen by the server; handshakes %v to %v", sums.Outcomes, sums.Connects, n, sums.Handshake.Min(), sums.Handshake.Max())
 	}
 	for _, r := range sums.results {
