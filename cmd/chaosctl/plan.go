@@ -81,8 +81,10 @@ func printPlan(w io.Writer, p *experiments.Plan) error {
 	if p.Timescale != 1 {
 		fmt.Fprintf(&b, ", time scale %g", p.Timescale)
 	}
-	fmt.Fprintf(&b, "\n%s\n", p.Description)
-
+	b.WriteString("\n")
+	if p.Description != "" {
+		b.WriteString(p.Description + "\n")
+	}
 	fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace("System "+p.Topology.System))
 	for _, s := range p.Topology.Services {
 		from := "reference service"
