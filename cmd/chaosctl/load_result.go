@@ -38,14 +38,11 @@ type loadOutcome struct {
 // stepCounts adds up windows by the name of their step.
 type stepCounts map[string]*loadCounts
 
-func (s *stepCounts) add(w loadgen.Window) {
-	if *s == nil {
-		*s = stepCounts{}
+func (s stepCounts) add(w loadgen.Window) {
+	if s[w.Step] == nil {
+		s[w.Step] = newLoadCounts()
 	}
-	if (*s)[w.Step] == nil {
-		(*s)[w.Step] = newLoadCounts()
-	}
-	(*s)[w.Step].add(w)
+	s[w.Step].add(w)
 }
 
 // results are the steps in result.json's terms, in the order of names; what was
@@ -99,7 +96,7 @@ func (c *loadCounts) add(w loadgen.Window) {
 
 func newLoadOutcome(p *loadPlan) *loadOutcome {
 	o := &loadOutcome{
-		status: "completed", total: *newLoadCounts(), details: map[string]string{}, warmup: p.warmup, judged: len(p.objectives) > 0,
+		status: "completed", total: *newLoadCounts(), steps: stepCounts{}, setups: stepCounts{}, details: map[string]string{}, warmup: p.warmup, judged: len(p.objectives) > 0,
 	}
 	if p.perSecond {
 		o.seconds = map[int64]*loadCounts{}
