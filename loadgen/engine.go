@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/chaosctl/chaosctl/loadgen/threads"
 )
 
 // Engine is how a stream's requests get onto the wire. Both engines mean the
@@ -104,7 +106,7 @@ func (c Config) shards() int {
 	default:
 		n = users / shardConnections
 	}
-	most := min(processors(), s.connections())
+	most := min(threads.Processors(), s.connections())
 	if s.Users != nil {
 		most = min(most, s.users())
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/chaosctl/chaosctl/loadgen/threads"
 )
 
 const haveFast = true
@@ -147,7 +149,7 @@ func runShards(ctx context.Context, shards []*shard) {
 		}
 	})
 	// A loop that waits keeps its processor from other goroutines until Go notices.
-	giveBack := extraProcessors(len(shards))
+	giveBack := threads.Extra(len(shards))
 	var all sync.WaitGroup
 	for _, s := range shards {
 		all.Go(func() { s.run(ctx) })
@@ -161,7 +163,7 @@ func runShards(ctx context.Context, shards []*shard) {
 }
 
 func (s *shard) run(ctx context.Context) {
-	defer attentive()()
+	defer threads.Attentive()()
 	s.dialer, s.hangUp = context.WithCancel(ctx)
 	s.begun = time.Now()
 	s.offset = s.begun.Sub(s.config.Start)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/chaosctl/chaosctl/loadgen/threads"
 )
 
 // secure makes the connections of one stream secure. They share what servers give
@@ -44,7 +46,7 @@ func newSecure(c *tls.Config) *secure {
 	// Small records first make large requests several writes, for the sake of
 	// networks that lose much.
 	c.DynamicRecordSizingDisabled = true
-	return &secure{config: c, turns: make(chan struct{}, processors())}
+	return &secure{config: c, turns: make(chan struct{}, threads.Processors())}
 }
 
 // offer is for protocols that TLS has to agree on (ALPN); "" leaves it as it is.

@@ -16,7 +16,7 @@ const module = "github.com/chaosctl/chaosctl/"
 
 // leaves may be imported by every package, and import only one another.
 var leaves = []string{
-	"targets/topology", "targets/pattern", "loadgen/hdr", "loadgen/arrival", "scenarios/expect",
+	"targets/topology", "targets/pattern", "loadgen/hdr", "loadgen/arrival", "loadgen/threads", "scenarios/expect",
 }
 
 // layers, left to right: a package may import what stands in a layer before its

@@ -140,6 +140,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1} // see keepAlive
 	lc.SetMultipathTCP(false)             // a proxied connection is plain TCP on both sides
 	if at.network == "tcp" {
+		lc.Control = unpaceAt
 		return lc.Listen(ctx, "tcp", at.address)
 	}
 	path := at.address

@@ -3,121 +3,84 @@ package proxy
 import (
 	"container/heap"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chaosctl/chaosctl/loadgen/threads"
 )
 
-// alarms wake the Go runtime when flows are due. Timers and deadlines do so by
-// themselves, but a runtime with nothing else to do sleeps in epoll_wait(2), whose
-// timeout is in whole milliseconds, and is up to one late. A timerfd(2) among
-// what it polls has it wake within some 50 µs, and then it runs the timers that
-// are due.
+// alarms wake those of a proxy's flows that are due, or write what is due in their
+// place (lent.go). Go's timers and deadlines do so as well, but a runtime with
+// nothing else to do sleeps in epoll_wait(2), whose timeout is in whole
+// milliseconds, and is up to one late; and where others run, what is due waits for
+// its turn.
 //
-// Where a flow has lent what it holds back (lent.go), the alarm writes it as well.
-//
-// For all others nothing depends on an alarm but how exact a time is kept: one that rings for
-// nothing does no harm, and where there is no timerfd flows are late as before.
+// Nothing depends on an alarm but how exact a time is kept: one that rings for
+// nothing does no harm, and where there is no timerfd flows are late.
 type alarms struct {
-	start time.Time // of the proxy's clock
-	file  *os.File
-	raw   syscall.RawConn
-	alone bool // there is one processor
-
-	mu    sync.Mutex
-	set   indexed[*alarm]
-	at    time.Duration // when the timerfd rings; forever: not at all
-	again time.Duration // not before
-	arm   func(fd uintptr)
+	ahead  time.Duration // zero of the proxy's clock on the ringer's
+	closed bool          // guarded by ringers.mu
 }
 
-// alarmPause is between two rings, so that where many flows are due one after the
-// other they get the time, and not the alarms.
-const alarmPause = 50 * time.Microsecond
-
-// alarm is that of one flow.
+// alarm is one sleeper's.
 type alarm struct {
-	at    time.Duration
-	flow  *flow // that may lend its queue, whose bytes the alarm then writes; nil: none
-	index int   // in alarms.set, from 1; 0: it is not set
+	wakes sleeper
+	of    *alarms
+	at    time.Duration // on the ringer's clock
+	index int           // in ringer.set, from 1; 0: it is not set
+}
+
+// sleeper is told that its alarm rings, which was set for that time of its proxy's
+// clock. It must not wait. Alone: there is one processor.
+type sleeper interface {
+	rung(due time.Duration, alone bool)
 }
 
 func (x *alarm) before(y *alarm) bool { return x.at < y.at }
 func (x *alarm) placed() *int         { return &x.index }
 
-// newAlarms returns nil, on which all methods do nothing, when there is no timerfd.
+// ringers has the ringer of the process, which there is from the first alarm on for
+// as long as there are proxies that may set one.
+type ringers struct {
+	epoch time.Time // zero of the ringer's clock
+
+	mu    sync.Mutex
+	users int
+	now   *ringer // nil: none yet, or there can be none
+}
+
+var sharedRinger = ringers{epoch: time.Now()}
+
+// newAlarms are those of a proxy whose clock starts then, until close. On nil, as
+// on those that are closed, all methods do nothing.
 func newAlarms(start time.Time) *alarms {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
-	if err != nil {
-		return nil
-	}
-	a := &alarms{start: start, file: os.NewFile(uintptr(fd), "timerfd"), at: forever, alone: runtime.GOMAXPROCS(0) == 1}
-	if a.raw, err = a.file.SyscallConn(); err != nil {
-		a.file.Close()
-		return nil
-	}
-	a.arm = func(fd uintptr) {
-		in := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(max(1, a.at-time.Since(a.start))))}
-		_ = unix.TimerfdSettime(int(fd), 0, &in, nil) // cannot fail for such a value
-	}
-	return a
+	s := &sharedRinger
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users++
+	return &alarms{ahead: start.Sub(s.epoch)}
 }
 
-// run serves the alarms until close.
-func (a *alarms) run() {
-	for rung := make([]byte, 8); ; {
-		if _, err := a.file.Read(rung); err != nil {
-			return
-		}
-		a.mu.Lock()
-		a.at = 0 // until all that are due have been served
-		for len(a.set) > 0 {
-			now := time.Since(a.start)
-			if a.set[0].at > now {
-				break
-			}
-			x := heap.Pop(&a.set).(*alarm)
-			since := x.at
-			a.mu.Unlock()
-			wrote := x.flow != nil && x.flow.writeDue(since)
-			a.mu.Lock()
-			if !wrote {
-				a.again = now + alarmPause
-			}
-		}
-		a.at = forever
-		a.rearm()
-		a.mu.Unlock()
-	}
-}
-
-// rearm has the timerfd ring for the first alarm. a.mu is held.
-func (a *alarms) rearm() {
-	if len(a.set) > 0 && max(a.set[0].at, a.again) < a.at {
-		a.at = max(a.set[0].at, a.again)
-		_ = a.raw.Control(a.arm) // fails only when closed
-	}
-}
-
-// wake sets the alarm to that time, instead of any other.
+// wake sets the alarm to that time of the proxy's clock, instead of any other.
 func (a *alarms) wake(x *alarm, at time.Duration) {
 	if a == nil || at == forever {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case x.index == 0:
-		x.at = at
-		heap.Push(&a.set, x)
-	case x.at != at:
-		x.at = at
-		heap.Fix(&a.set, x.index-1)
+	s := &sharedRinger
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.closed {
+		return
 	}
-	a.rearm()
+	if s.now == nil && !s.start() {
+		return
+	}
+	x.of = a
+	s.now.wake(x, at+a.ahead)
 }
 
 // stop is for an alarm that will not be used any more.
@@ -125,15 +88,196 @@ func (a *alarms) stop(x *alarm) {
 	if a == nil {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if x.index > 0 {
-		heap.Remove(&a.set, x.index-1)
+	s := &sharedRinger
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.index > 0 { // or close has done so
+		heap.Remove(&s.now.set, x.index-1)
 	}
 }
 
+// close stops all alarms of the proxy. The last one returns when the ringer has
+// ended.
 func (a *alarms) close() {
-	if a != nil {
-		a.file.Close()
+	if a == nil {
+		return
 	}
+	s := &sharedRinger
+	s.mu.Lock()
+	a.closed = true
+	if s.now != nil {
+		s.now.drop(a)
+	}
+	var last *ringer
+	if s.users--; s.users == 0 && s.now != nil {
+		last, s.now = s.now, nil
+		last.ended = true
+		last.arm(0)
+	}
+	s.mu.Unlock()
+	if last != nil {
+		<-last.done
+	}
+}
+
+// start starts the ringer. s.mu is held.
+func (s *ringers) start() bool {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	s.now = &ringer{of: s, fd: fd, at: forever, alone: threads.Processors() == 1, done: make(chan struct{})}
+	go s.now.run()
+	return true
+}
+
+// ringer is a goroutine that blocks its thread until shortly before an alarm is due,
+// by as much as it is used to be woken late, and then asks the clock until it is.
+// What is not constant is guarded by ringers.mu.
+type ringer struct {
+	of    *ringers
+	fd    int  // a timerfd(2), which unlike other timeouts has no slack
+	alone bool // there is one processor
+	done  chan struct{}
+	ended bool
+
+	set   indexed[*alarm]
+	at    time.Duration // which alarm the timerfd is set for; forever: none
+	wakes time.Duration // when it is to ring for it
+	again time.Duration // no alarm is waited for before, but served with others
+
+	late   time.Duration // how late it wakes, on average
+	credit time.Duration // for so long it may ask the clock …
+	as     time.Duration // … as of then
+}
+
+const (
+	// ringPause is between two rings. Where many alarms are due one after the other,
+	// several are served at once: a receiver that is awake takes half of the time of one
+	// that has to be woken.
+	ringPause = 50 * time.Microsecond
+	// mostLate is what is made up for: more is not usual.
+	mostLate = 100 * time.Microsecond
+	// Asking the clock may take one askingPart-th of the time, mostCredit of it at once.
+	askingPart = 50
+	mostCredit = 5 * time.Millisecond
+)
+
+func (r *ringer) now() time.Duration { return time.Since(r.of.epoch) }
+
+func (r *ringer) run() {
+	defer close(r.done)
+	defer unix.Close(r.fd)
+	defer threads.Extra(1)()
+	defer threads.Attentive()()
+	for {
+		r.wait()
+		r.of.mu.Lock()
+		if r.ended {
+			r.of.mu.Unlock()
+			return
+		}
+		if late := r.now() - r.wakes; late < mostLate {
+			r.late += (late - r.late) / 8
+		}
+		r.serve()
+		r.of.mu.Unlock()
+	}
+}
+
+// serve rings every alarm that is due, and has the timerfd ring for the next.
+// ringers.mu is held, but not while anybody is told.
+func (r *ringer) serve() {
+	r.at = 0 // nobody sets the timerfd meanwhile
+	for len(r.set) > 0 {
+		now, first := r.now(), r.set[0]
+		if first.at > now {
+			if first.at < r.again || first.at-now > r.lead(now) {
+				break
+			}
+			at := first.at // it may be set anew meanwhile
+			r.of.mu.Unlock()
+			for r.now() < at {
+			}
+			r.of.mu.Lock()
+			r.credit -= at - now
+			continue
+		}
+		heap.Pop(&r.set)
+		due := first.at - first.of.ahead
+		r.of.mu.Unlock()
+		first.wakes.rung(due, r.alone)
+		r.of.mu.Lock()
+		r.again = now + ringPause
+	}
+	r.at = forever
+	r.rearm()
+}
+
+// lead is how long before an alarm is due the timerfd is to ring.
+func (r *ringer) lead(now time.Duration) time.Duration {
+	r.credit = min(r.credit+(now-r.as)/askingPart, mostCredit)
+	r.as = now
+	if r.credit <= 0 {
+		return 0
+	}
+	return r.late
+}
+
+// rearm has the timerfd ring for the first alarm.
+func (r *ringer) rearm() {
+	if len(r.set) == 0 || max(r.set[0].at, r.again) >= r.at {
+		return
+	}
+	r.at = max(r.set[0].at, r.again)
+	now := r.now()
+	r.wakes = max(now, r.at-r.lead(now))
+	r.arm(r.wakes - now)
+}
+
+// arm has the timerfd ring in so long a time.
+func (r *ringer) arm(in time.Duration) {
+	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(max(1, in)))}
+	_ = unix.TimerfdSettime(r.fd, 0, &at, nil) // cannot fail for such a value
+}
+
+// wait blocks until the timerfd rings.
+func (r *ringer) wait() {
+	var count [8]byte
+	for {
+		_, _, errno := syscall.Syscall(unix.SYS_READ, uintptr(r.fd), uintptr(unsafe.Pointer(&count)), uintptr(len(count)))
+		switch errno {
+		case 0:
+			return
+		case unix.EINTR:
+		default: // a file descriptor that is not ours any more
+			panic(os.NewSyscallError("read of a timerfd", errno))
+		}
+	}
+}
+
+func (r *ringer) wake(x *alarm, at time.Duration) {
+	switch {
+	case x.index == 0:
+		x.at = at
+		heap.Push(&r.set, x)
+	case x.at != at:
+		x.at = at
+		heap.Fix(&r.set, x.index-1)
+	}
+	r.rearm()
+}
+
+// drop stops the alarms of one proxy.
+func (r *ringer) drop(of *alarms) {
+	kept := r.set[:0]
+	for _, x := range r.set {
+		if x.index = 0; x.of != of {
+			kept = append(kept, x)
+			x.index = len(kept)
+		}
+	}
+	clear(r.set[len(kept):])
+	r.set = kept
+	heap.Init(&r.set)
 }

@@ -91,7 +91,7 @@ func newConn(p *Proxy, client *socket, number uint64) *conn {
 		f.take, f.give = f.takeFrom, f.giveTo
 		f.into, f.some = f.takeInto, f.giveSome
 		f.queue.budget = &p.held
-		f.alarm.flow = f
+		f.alarm.wakes = f
 	}
 	c.tcpCall = p.config.Protocol == TCP
 	c.greeting.over = !p.watches()

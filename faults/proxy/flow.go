@@ -214,6 +214,8 @@ func (f *flow) takeInto(fd uintptr) bool {
 		}
 		if lends {
 			f.lend()
+		} else {
+			f.lending.become(reading)
 		}
 		f.c.p.alarms.wake(&f.alarm, f.until)
 		return false
@@ -421,7 +423,10 @@ func (f *flow) wait(until time.Duration) error {
 		select {
 		case <-due:
 			return nil
-		case <-f.wake: // perhaps of a nudge that was seen long ago
+		case <-f.wake: // by an alarm, or a nudge, perhaps one that was seen long ago
+			if until <= f.c.p.now() {
+				return nil
+			}
 		case <-f.c.ctx.Done():
 			return errOver
 		}

@@ -19,9 +19,17 @@ import (
 // waiting in its read and touches none of them; while they are not, the alarm touches none. So one
 // at a time writes, and what ends the wait, a nudge among them, finds a flow that owns everything.
 type lending struct {
-	mu   sync.Mutex // held while the alarm writes, which waits for nobody
-	lent bool
+	mu    sync.Mutex // held while the ringer writes, which waits for nobody
+	state lendingState
 }
+
+type lendingState byte
+
+const (
+	awake   lendingState = iota
+	lent                 // the flow reads, and the ringer writes what is due
+	reading              // the flow reads until something is due
+)
 
 // The alarm hands back to the flow what is more than a small write, and, where there are more
 // processors than its own, what it comes to so late: one loop cannot write as much as all of them.
@@ -39,49 +47,57 @@ func (f *flow) lends(until time.Duration) bool {
 func (f *flow) lend() {
 	f.queue.received(0, len(f.spaces)) // what was reserved: see reserve
 	f.spaces = f.spaces[:0]
-	f.lending.mu.Lock()
-	f.lending.lent = true
-	f.lending.mu.Unlock()
+	f.lending.become(lent)
 }
 
-// recall takes it back; false where it was not lent.
-func (f *flow) recall() bool {
-	f.lending.mu.Lock()
-	defer f.lending.mu.Unlock()
-	was := f.lending.lent
-	f.lending.lent = false
+func (l *lending) become(s lendingState) (was lendingState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was, l.state = l.state, s
 	return was
 }
 
-// writeDue is the alarm's part: it writes what is due since then, and sets itself for what is due
-// next. An error is handed back as well: the flow meets it itself. False where nothing is lent.
-func (f *flow) writeDue(since time.Duration) bool {
+// recall takes it back; false where it was not lent.
+func (f *flow) recall() bool { return f.lending.become(awake) == lent }
+
+// rung implements sleeper.
+func (f *flow) rung(due time.Duration, alone bool) {
 	f.lending.mu.Lock()
 	defer f.lending.mu.Unlock()
-	if !f.lending.lent {
-		return false
+	switch f.lending.state {
+	case lent:
+		if f.writeDue(due, alone) {
+			f.c.p.alarms.wake(&f.alarm, f.holds.next())
+			return
+		}
+		fallthrough
+	case reading: // or an error, which the flow meets itself
+		f.readBy = unknown
+		f.in.SetReadDeadline(past)
+	case awake: // in wait, perhaps
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// writeDue writes what is due, since then; false: the flow has to.
+func (f *flow) writeDue(since time.Duration, alone bool) bool {
 	now := f.c.p.now()
 	n := f.holds.ready(now, &f.queue)
-	if n > 0 && !f.stuck.Load() {
-		if n <= lentMost && (f.c.p.alarms.alone || now-since < lentLate) {
-			f.vec = f.queue.front(f.vec[:0], n)
-			vec := f.vec
-			passed, err := f.writeSome()
-			f.vec = vec[:0]
-			f.queue.passed(passed)
-			f.holds.free -= passed
-			f.c.p.stats.lent.Add(int64(passed))
-			if err == nil {
-				n = 0
-			}
-		}
-		if n > 0 {
-			f.in.SetReadDeadline(past)
-			f.readBy = unknown
-			return true
-		}
+	switch {
+	case n == 0 || f.stuck.Load():
+		return true
+	case n > lentMost, !alone && now-since >= lentLate:
+		return false
 	}
-	f.c.p.alarms.wake(&f.alarm, f.holds.next())
-	return true
+	f.vec = f.queue.front(f.vec[:0], n)
+	vec := f.vec
+	passed, err := f.writeSome()
+	f.vec = vec[:0]
+	f.queue.passed(passed)
+	f.holds.free -= passed
+	f.c.p.stats.lent.Add(int64(passed))
+	return err == nil
 }

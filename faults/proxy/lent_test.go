@@ -16,7 +16,7 @@ func someLent(p *Proxy) bool {
 	return slices.ContainsFunc(p.connections(), func(c *conn) bool {
 		c.down.lending.mu.Lock()
 		defer c.down.lending.mu.Unlock()
-		return c.down.lending.lent
+		return c.down.lending.state == lent
 	})
 }
 

@@ -82,6 +82,7 @@ func connectTo(to netip.AddrPort) (int, syscall.Errno) {
 		return -1, errno
 	}
 	setOption(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	unpace(int(fd), to.Addr())
 	var address unix.RawSockaddrAny
 	size := fill(&address, to)
 	_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&address)), size)

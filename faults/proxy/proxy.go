@@ -230,7 +230,7 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	case *net.TCPListener, *socketFile:
 		p.alarms = newAlarms(p.start)
 	}
-	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1}
+	dialer := net.Dialer{Timeout: c.DialTimeout, KeepAlive: -1, Control: unpaceAt}
 	p.dialer = func(ctx context.Context, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp", address)
 	}
@@ -239,9 +239,6 @@ func serve(ctx context.Context, c Config, l net.Listener) *Proxy {
 	}
 	p.door = newDoor(p)
 	p.all.Go(p.accept)
-	if p.alarms != nil {
-		p.all.Go(p.alarms.run)
-	}
 	p.all.Go(func() {
 		p.keepAlive()
 		p.shut()

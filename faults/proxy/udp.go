@@ -176,6 +176,7 @@ func serveUDP(ctx context.Context, c Config, at port, dial func(context.Context,
 	p.upstream.Store(parseUpstreams(c.Upstream))
 	u := &relay{p: p, port: at, dial: dial, sessions: map[peer]*session{}, idle: list.New(), lost: map[string]int{},
 		wakes: forever, kick: make(chan struct{}, 1)}
+	u.alarm.wakes = u
 	p.relay = u
 	for _, r := range c.Rules {
 		p.placed = append(p.placed, p.place(r, true))
@@ -187,9 +188,6 @@ func serveUDP(ctx context.Context, c Config, at port, dial func(context.Context,
 	u.rulesChanged()
 	p.all.Go(u.receive)
 	p.all.Go(u.send)
-	if p.alarms != nil {
-		p.all.Go(p.alarms.run)
-	}
 	p.all.Go(func() {
 		<-p.ctx.Done()
 		p.shut()
@@ -395,6 +393,17 @@ func (u *relay) write(s *session, isDown bool, b []byte) {
 	u.p.stats.bytesUp.Add(int64(len(b)))
 }
 
+// rung implements sleeper.
+func (u *relay) rung(time.Duration, bool) { u.lookAgain() }
+
+// lookAgain has send look again, now.
+func (u *relay) lookAgain() {
+	select {
+	case u.kick <- struct{}{}:
+	default:
+	}
+}
+
 // send lets go what was held, in time, and ends sessions that are idle.
 func (u *relay) send() {
 	timer := time.NewTimer(time.Hour)
@@ -450,10 +459,7 @@ func (u *relay) wakeAt(at time.Duration) {
 		return
 	}
 	u.wakes = at
-	select {
-	case u.kick <- struct{}{}:
-	default:
-	}
+	u.lookAgain()
 }
 
 // expire ends the sessions that have been idle for long. u.mu is held.

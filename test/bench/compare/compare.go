@@ -63,6 +63,7 @@ type Row struct {
 type Options struct {
 	Rounds      int
 	Only        string
+	Programs    string
 	Quick, List bool
 	Doc         string
 	Limit       time.Duration
@@ -73,6 +74,7 @@ func Flags(f *flag.FlagSet) *Options {
 	o := &Options{}
 	f.IntVar(&o.Rounds, "rounds", 5, "`rounds` of every measurement, programs taking turns")
 	f.StringVar(&o.Only, "only", "", "measure only these `rows`, comma-separated, by the names that -list prints")
+	f.StringVar(&o.Programs, "programs", "", "measure only these `programs`, comma-separated, by the names of their columns")
 	f.BoolVar(&o.Quick, "quick", false, "one short round of everything: shows that it works, not how well")
 	f.BoolVar(&o.List, "list", false, "print what is measured, and end")
 	f.StringVar(&o.Doc, "doc", "docs/PERFORMANCE.md", "`file` that a complete run writes its tables into; empty for none")
@@ -103,7 +105,7 @@ func (b Bench) Run(ctx context.Context, o Options, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	partial := o.Quick || o.Only != ""
+	partial := o.Quick || o.Only != "" || o.Programs != ""
 	b.Sections = sections
 	if o.Quick {
 		o.Rounds = 1
@@ -177,6 +179,10 @@ func (b Bench) rounds(ctx context.Context, s Section, p Probe, o Options, result
 	subjects := p.Subjects
 	if subjects == nil {
 		subjects = s.Columns
+	}
+	if o.Programs != "" {
+		wanted := strings.Split(o.Programs, ",")
+		subjects = slices.DeleteFunc(slices.Clone(subjects), func(name string) bool { return !slices.Contains(wanted, name) })
 	}
 	failed := map[string]bool{}
 	for round := range rounds {

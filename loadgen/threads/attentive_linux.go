@@ -1,4 +1,4 @@
-package loadgen
+package threads
 
 import (
 	"runtime"
@@ -12,11 +12,11 @@ import (
 // the processor than they do. Linux knows it since 6.12; before, it does nothing.
 const slice = 100_000
 
-// attentive gives the calling goroutine a thread of its own that wakes up when it is
+// Attentive gives the calling goroutine a thread of its own that wakes up when it is
 // due: not up to 50 µs later, to save power (prctl(2), PR_SET_TIMERSLACK), nor when
 // others have had their time. The returned function undoes it. It takes no privileges;
 // what the kernel does not let it have, it does without.
-func attentive() (undo func()) {
+func Attentive() (undo func()) {
 	runtime.LockOSThread()
 	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err == nil {
