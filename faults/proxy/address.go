@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,10 +71,11 @@ func (at place) host() string {
 
 // upstreams is where connections go to.
 type upstreams struct {
-	text   string  // as it was given
-	places []place // none: nowhere
-	wrong  error   // why there are none, where somebody has mistyped
-	none   bool    // … and that is meant
+	text   string         // as it was given
+	places []place        // none: nowhere
+	wrong  error          // why there are none, where somebody has mistyped
+	none   bool           // … and that is meant
+	direct netip.AddrPort // the only one, if it has an address and no name; else invalid
 }
 
 // ParseUpstream tells what is wrong with the text of an upstream: host:port,
@@ -102,6 +104,9 @@ func parseUpstreams(text string) *upstreams {
 			return &upstreams{text: text, wrong: err}
 		}
 		u.places = append(u.places, at)
+	}
+	if to, err := netip.ParseAddrPort(text); err == nil && to.Addr().Zone() == "" && to.Port() != 0 && !to.Addr().IsUnspecified() {
+		u.direct = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	return u
 }

@@ -237,10 +237,7 @@ func (p *Proxy) tell(changes ...func(*conn)) {
 	}
 	start := land(p.landing)
 	p.landing = nil
-	defer func() {
-		start()
-		p.door.reconsider()
-	}()
+	defer start()
 	for _, c := range p.connections() {
 		for _, tell := range changes {
 			tell(c)

@@ -3,30 +3,28 @@ package proxy
 import (
 	"encoding/binary"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chaosctl/chaosctl/loadgen/threads"
 )
 
 // The fast plane serves the connections of TCP proxies that no rule has ever
 // touched: event loops on epoll(7), shared by all proxies of the process, in place
 // of two goroutines per connection.
 //
-//	door (plane_door.go)  a proxy's listening socket: accepts while the proxy has no
-//	                      rules; otherwise Proxy.accept does it
+//	door (plane_door.go)  a proxy's listening socket
 //	link (plane_link.go)  a connection here: a small struct, no goroutine, and no
 //	                      buffer unless a peer does not read
 //	move (plane_move.go)  a link becomes a conn, for good, when its proxy is given a
 //	                      rule, or when it is odd
 //
-//	              no rules                                    rules
-//	kernel ─────────────────> door ──> link ─┐  Add, SetRules   ┌─> conn, 2 flows
-//	   │                                     └──────────────────┤
-//	   └────────── Proxy.accept ────────────────────────────────┘
+//	                 no rules                                    rules
+//	kernel ──> door ──────────> link ─┐  Add, SetRules   ┌─> conn, 2 flows
+//	            │                     └──────────────────┤
+//	            └────────── Proxy.admit ─────────────────┘
 //
 // Who may touch what: a link belongs to whoever holds its lock, a door likewise.
 // A loop only says which of them something has happened to; that it does so late,
@@ -41,6 +39,7 @@ type plane struct {
 	users int
 	loops []*loop
 	all   sync.WaitGroup
+	spare func() // takes back the processors that stand for the loops' threads
 }
 
 // shared is the plane of the process: it runs while a proxy does that can use it.
@@ -53,7 +52,9 @@ func (pl *plane) join() ([]*loop, error) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	if pl.users == 0 {
-		for range min(runtime.GOMAXPROCS(0), mostLoops) {
+		n := min(threads.Processors(), mostLoops)
+		pl.spare = threads.Extra(n)
+		for range n {
 			l, err := newLoop()
 			if err != nil {
 				pl.end()
@@ -85,14 +86,14 @@ func (pl *plane) end() {
 		l.close()
 	}
 	pl.loops = nil
+	pl.spare()
 }
 
-// loop is one goroutine that waits for sockets and tells their watchers. It waits
-// for its epoll as another goroutine does for a socket, so that no thread is held,
-// and whatever else the process does has its turns.
+// loop is one goroutine that waits for sockets and tells their watchers. It has a
+// thread for itself and blocks it: in Go's own poller it would be woken by whichever
+// thread was there, on whichever processor, and what is in the caches is on the
+// other one, half of the time.
 type loop struct {
-	file        *os.File // the epoll instance, for Go's poller
-	poll        syscall.RawConn
 	epoll, bell int
 	ended       atomic.Bool
 	links       atomic.Int32 // how busy it is
@@ -102,11 +103,7 @@ type loop struct {
 	free  []int32 // of the slots
 
 	// Of the goroutine alone.
-	fetch  func(uintptr) bool // fetchEvents, bound once
-	waited bool               // what fetch was called for last has made it wait
-	rested time.Time          // when that was over
 	events [256]unix.EpollEvent
-	got    int // so many of them
 	batch  [256]watcher
 	again  []*link            // those that have more to do at once
 	buf    *[largeBuffer]byte // what every byte of small talk goes through
@@ -132,16 +129,7 @@ func newLoop() (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	_ = unix.SetNonblock(epoll, true) // for os.NewFile; it has no other effect
-	l := &loop{file: os.NewFile(uintptr(epoll), "epoll"), epoll: epoll, bell: -1, slots: make([]slot, bellSlot+1), buf: new([largeBuffer]byte)}
-	l.fetch = l.fetchEvents
-	if l.poll, err = l.file.SyscallConn(); err == nil {
-		err = l.file.SetReadDeadline(time.Time{}) // fails where Go's poller cannot wait for it
-	}
-	if err != nil {
-		l.close()
-		return nil, err
-	}
+	l := &loop{epoll: epoll, bell: -1, slots: make([]slot, bellSlot+1), buf: new([largeBuffer]byte)}
 	if l.bell, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		l.close()
 		return nil, os.NewSyscallError("eventfd", err)
@@ -154,7 +142,7 @@ func newLoop() (*loop, error) {
 }
 
 func (l *loop) close() {
-	l.file.Close() // nothing can be lost by it
+	unix.Close(l.epoll) // nothing can be lost by either
 	if l.bell >= 0 {
 		unix.Close(l.bell)
 	}
@@ -175,6 +163,7 @@ func (l *loop) ring() {
 }
 
 func (l *loop) run() {
+	defer threads.Attentive()()
 	for {
 		n := l.wait()
 		if l.ended.Load() {
@@ -206,38 +195,19 @@ func (l *loop) takeAgain() []*link {
 	return all
 }
 
-// turnTime is for how long a busy loop runs before all other goroutines that are
-// ready, and those that wait for sockets, have a turn.
-const turnTime = time.Millisecond
-
 // wait returns how many events there are; perhaps none, where links wait for
 // another turn.
 func (l *loop) wait() int {
-	if err := l.poll.Read(l.fetch); err != nil {
-		panic(err) // the file is not closed before the goroutine has ended
+	// What is there already is got without telling Go's scheduler, which costs more
+	// than asking in vain.
+	n, errno := eventsOf(l.epoll, l.events[:])
+	if n == 0 && errno == 0 && len(l.again) == 0 {
+		n, errno = awaitEvents(l.epoll, l.events[:])
 	}
-	return l.got
-}
-
-// fetchEvents gets events; false: Go's poller is to be waited for first.
-//
-// Subtle: whatever happens to a socket from when poll.Read was called on ends the
-// wait, as does what has happened before and was not fetched, if only the bell is
-// rung: the poller is told of changes, not of how things are.
-func (l *loop) fetchEvents(uintptr) bool {
-	if l.waited {
-		l.waited, l.rested = false, time.Now()
-	} else if time.Since(l.rested) > turnTime {
-		l.waited = true
-		l.ring() // and is told so behind all others
-		return false
-	}
-	var errno syscall.Errno
-	if l.got, errno = eventsOf(l.epoll, l.events[:]); errno != 0 { // a file descriptor that is not ours any more
+	if errno != 0 { // a file descriptor that is not ours any more
 		panic(os.NewSyscallError("epoll_wait", errno))
 	}
-	l.waited = l.got == 0 && len(l.again) == 0
-	return !l.waited
+	return n
 }
 
 // place gives the watcher a slot.

@@ -9,16 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// door is a proxy's listening socket, on the fast plane: open while the proxy has
-// no rules and an upstream that needs no look-up. Its connections are accepted by
-// a loop then, otherwise by Proxy.accept, never by both.
+// door is a proxy's listening socket, of which Go's poller does not know: a loop
+// accepts its connections, those for Proxy.admit too. (Go would be woken by each of
+// them as well, and have another thread look for what there is to do.)
 type door struct {
-	p        *Proxy
-	listener *net.TCPListener
-	loops    []*loop
-	loop     *loop // the one that accepts
-	news     chan struct{}
-	failed   chan error
+	p      *Proxy
+	loops  []*loop
+	loop   *loop // the one that accepts
+	failed chan error
 
 	mu     sync.Mutex
 	fd     int
@@ -30,7 +28,8 @@ type door struct {
 // acceptMost is how many connections are accepted before others have a turn.
 const acceptMost = 16
 
-// newDoor is the door of a proxy that may use the fast plane, else nil.
+// newDoor takes over the listener of a proxy that may use the fast plane; nil where
+// it may not, or cannot.
 func newDoor(p *Proxy) *door {
 	l, ok := p.listener.(*net.TCPListener)
 	if !ok || p.config.Protocol != TCP || !p.tls.plain() {
@@ -40,69 +39,39 @@ func newDoor(p *Proxy) *door {
 	if err != nil {
 		return nil
 	}
-	loops, err := shared.join()
-	if err != nil { // out of file descriptors, perhaps: the other plane does as well
+	fd := -1
+	err = raw.Control(func(own uintptr) { fd, _ = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil || fd < 0 { // out of file descriptors: Proxy.accept does as well
 		return nil
 	}
-	w := &door{p: p, listener: l, loops: loops, news: make(chan struct{}, 1), failed: make(chan error, 1)}
-	w.loop = loops[0]
+	loops, err := shared.join()
+	if err != nil { // likewise
+		unix.Close(fd)
+		return nil
+	}
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // what is accepted inherits it
+	l.Close()                                            // takes it from Go's poller; it still listens
+	w := &door{p: p, fd: fd, loops: loops, loop: loops[0], failed: make(chan error, 1)}
 	for _, l := range loops {
 		if l.links.Load() < w.loop.links.Load() {
 			w.loop = l
 		}
 	}
-	err = raw.Control(func(fd uintptr) {
-		w.fd = int(fd)
-		setOption(w.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // what is accepted inherits it
-	})
-	if err != nil {
-		shared.leave()
-		return nil
-	}
 	return w
 }
 
-// wanted tells whether the door is to be open.
-func (w *door) wanted() bool {
-	if w == nil || len(*w.p.rules.Load()) > 0 {
-		return false
-	}
-	_, ok := w.p.target()
-	return ok
-}
-
-// reconsider has Proxy.accept look whether the door is to be open. The rules, or
-// the upstream, have changed.
-func (w *door) reconsider() {
-	if w == nil {
-		return
-	}
-	select {
-	case w.news <- struct{}{}:
-	default:
-	}
-	if w.wanted() {
-		w.listener.SetDeadline(past) // Accept returns
-	}
-}
-
-// keep opens the door for as long as it is wanted. The error is what accept(2)
-// said, or net.ErrClosed.
+// keep has the door open until ctx ends (net.ErrClosed), or accept(2) fails.
 func (w *door) keep(ctx context.Context) error {
 	if err := w.unlock(); err != nil {
 		return err
 	}
 	defer w.lock(false)
-	for w.wanted() {
-		select {
-		case <-w.news:
-		case err := <-w.failed:
-			return err
-		case <-ctx.Done():
-			return net.ErrClosed
-		}
+	select {
+	case err := <-w.failed:
+		return err
+	case <-ctx.Done():
+		return net.ErrClosed
 	}
-	return nil
 }
 
 func (w *door) unlock() error {
@@ -129,8 +98,11 @@ func (w *door) unlock() error {
 func (w *door) lock(forGood bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closed = w.closed || forGood
 	w.shut()
+	if forGood && !w.closed {
+		w.closed = true
+		closeSocket(w.fd)
+	}
 }
 
 // shut does so. w.mu is held.

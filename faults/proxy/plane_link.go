@@ -83,7 +83,7 @@ const (
 // welcome serves a connection that was just accepted: here, or as a conn where
 // that is not possible.
 func (p *Proxy) welcome(by *loop, fd int, number uint64) {
-	if to, ok := p.target(); ok {
+	if to := p.upstream.Load().direct; to.IsValid() {
 		k := &link{p: p, number: number, opened: p.now(), sides: [2]side{{fd: fd, writable: true}, {fd: -1}}}
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -101,15 +101,6 @@ func (p *Proxy) welcome(by *loop, fd int, number uint64) {
 		return
 	}
 	p.admit(newSocket(client), number)
-}
-
-// target is where the upstream is, if no name has to be looked up for that.
-func (p *Proxy) target() (netip.AddrPort, bool) {
-	to, err := netip.ParseAddrPort(p.Upstream())
-	if err != nil || to.Addr().Zone() != "" || to.Port() == 0 || to.Addr().IsUnspecified() {
-		return to, false
-	}
-	return netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), true
 }
 
 // enlist makes the link one of the proxy's, watched by the loop with the least to

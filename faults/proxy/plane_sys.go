@@ -59,6 +59,16 @@ func eventsOf(epoll int, into []unix.EpollEvent) (int, syscall.Errno) {
 	}
 }
 
+// awaitEvents is epoll_wait(2) that does, of which the scheduler is told.
+func awaitEvents(epoll int, into []unix.EpollEvent) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(into))), uintptr(len(into)), ^uintptr(0), 0, 0)
+		if errno != unix.EINTR {
+			return result(n, errno)
+		}
+	}
+}
+
 func result(n uintptr, errno syscall.Errno) (int, syscall.Errno) {
 	if errno != 0 {
 		return 0, errno

@@ -632,8 +632,6 @@ func TestPlaneLeavesOddOnesAlone(t *testing.T) {
 	}
 
 	p.SetUpstream(address)
-	p.door.reconsider() // as SetUpstream has done: twice does no harm
-	await(t, "the door open", func() bool { p.door.mu.Lock(); defer p.door.mu.Unlock(); return p.door.open })
 	c = linked(t, p)
 	raw, err := c.SyscallConn()
 	if err != nil {

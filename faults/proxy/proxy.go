@@ -58,7 +58,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -261,7 +260,6 @@ func (p *Proxy) Upstream() string { return p.upstream.Load().text }
 // is wrong with it but by ParseUpstream). Those that are open stay where they are.
 func (p *Proxy) SetUpstream(addr string) {
 	p.upstream.Store(parseUpstreams(addr))
-	p.door.reconsider()
 }
 
 // Collect returns what happened since the last Collect. Of UDP, whatever a caller has
@@ -361,8 +359,6 @@ func (p *Proxy) accept() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case errors.Is(err, os.ErrDeadlineExceeded): // for the fast plane, perhaps
-			continue
 		case err != nil:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {
@@ -373,9 +369,6 @@ func (p *Proxy) accept() {
 			}
 		}
 		pause = 0
-		if nc == nil {
-			continue
-		}
 		p.admit(p.receive(nc), p.accepted.Add(1)-1)
 	}
 }
@@ -383,10 +376,7 @@ func (p *Proxy) accept() {
 // next is the next connection, or nil after the fast plane has taken some.
 func (p *Proxy) next() (net.Conn, error) {
 	if p.door != nil {
-		p.door.listener.SetDeadline(time.Time{}) // first: see door.reconsider
-		if p.door.wanted() {
-			return nil, p.door.keep(p.ctx)
-		}
+		return nil, p.door.keep(p.ctx)
 	}
 	return p.listener.Accept()
 }

@@ -41,14 +41,7 @@ func TestUnpaced(t *testing.T) {
 	}
 
 	p := startProxy(t, TCP, startTCP(t, echo))
-	speak := func() {
-		c := dial(t, p.Addr())
-		c.send("x")
-		if b, err := c.ReadByte(); err != nil || b != 'x' {
-			t.Fatalf("%q, %v; want x", b, err)
-		}
-	}
-	speak()
+	dial(t, p.Addr()).talk()
 	var found []string
 	p.eachLink(func(k *link) {
 		k.mu.Lock()
@@ -58,7 +51,7 @@ func TestUnpaced(t *testing.T) {
 		}
 	})
 	add(t, p, Rule{Name: "pace", Percent: 1, Bandwidth: &Bandwidth{BytesPerS: 1 << 20}})
-	speak()
+	dial(t, p.Addr()).talk()
 	for _, c := range p.connections() {
 		for _, s := range []*socket{c.client, c.server} {
 			s.raw.Control(func(fd uintptr) { found = append(found, congestion(t, int(fd))) })
