@@ -133,6 +133,8 @@ func (s *subjects) faults() []compare.Probe {
 			without,
 			{Key: "pace-200", Label: "the same with latency 200 ms, MB/s", Goals: []compare.Goal{compare.OfRow(0.8, without)}},
 			{Key: "pace-1000", Label: "the same with latency 1 s, MB/s", Goals: []compare.Goal{compare.OfRow(0.8, without)}},
+			{Key: "pace-200-more", Label: "with latency 200 ms and `--hold-most 4GiB`, MB/s"},
+			{Key: "pace-1000-more", Label: "with latency 1 s and `--hold-most 4GiB`, MB/s"},
 		},
 		Measure: s.latencyBulk,
 	}}
@@ -354,10 +356,19 @@ func (s *subjects) latency(key string, delay time.Duration, conns int) measureme
 // holds is then under way.
 func (s *subjects) latencyBulk(ctx context.Context, subject string, quick bool) (compare.Sample, error) {
 	sample := compare.Sample{}
-	for _, ms := range []int64{0, 200, 1000} {
-		err := s.through(ctx, subject, (*traffic).source, func(t *traffic, r *running) error {
-			if ms > 0 {
-				if err := r.add(ctx, "latency", map[string]int64{"latency": ms}); err != nil {
+	more := *s
+	more.holdMost = "4GiB"
+	for _, one := range []struct {
+		key string
+		ms  int64
+		of  *subjects
+	}{{"pace-0", 0, s}, {"pace-200", 200, s}, {"pace-1000", 1000, s}, {"pace-200-more", 200, &more}, {"pace-1000-more", 1000, &more}} {
+		if one.of == &more && subject != compare.Ours {
+			continue
+		}
+		err := one.of.through(ctx, subject, (*traffic).source, func(t *traffic, r *running) error {
+			if one.ms > 0 {
+				if err := r.add(ctx, "latency", map[string]int64{"latency": one.ms}); err != nil {
 					return err
 				}
 			}
@@ -365,18 +376,19 @@ func (s *subjects) latencyBulk(ctx context.Context, subject string, quick bool) 
 			if err := t.sinks(1, r.addr, &total, nil); err != nil {
 				return err
 			}
-			if err := t.run(2*time.Duration(ms)*time.Millisecond + seconds(0.5, quick)); err != nil {
+			delay := time.Duration(one.ms) * time.Millisecond
+			if err := t.run(2*delay + seconds(0.5, quick)); err != nil {
 				return err
 			}
 			total = 0
 			// What is held comes in bursts, one per delay, when the bound is reached: whole
 			// delays are counted.
 			d := seconds(2.5, quick)
-			if delay := time.Duration(ms) * time.Millisecond; ms > 0 {
+			if delay > 0 {
 				d = (d + delay - 1).Truncate(delay)
 			}
 			took, _, err := t.window(d, r)
-			sample[fmt.Sprintf("pace-%d", ms)] = float64(total) / 1e6 / took.Seconds()
+			sample[one.key] = float64(total) / 1e6 / took.Seconds()
 			return err
 		})
 		if err != nil {

@@ -42,9 +42,12 @@ type subjects struct {
 	cores  []int // where they run
 	all    []int // the same in rows where they are free
 	binary string
-	peers  map[string]peers.Peer
-	dir    string   // for their files
-	null   *os.File // where their logs go
+	// holdMost is what ours may hold back, as its flag has it; empty: what it does
+	// without being told.
+	holdMost string
+	peers    map[string]peers.Peer
+	dir      string   // for their files
+	null     *os.File // where their logs go
 }
 
 func (s *subjects) start(ctx context.Context, name string, upstream netip.AddrPort) (*running, error) {
@@ -63,7 +66,11 @@ func (s *subjects) start(ctx context.Context, name string, upstream netip.AddrPo
 		})
 	case "ours":
 		return s.toxic(ctx, upstream, func(config, host, port string) []string {
-			return []string{s.binary, "proxy", "serve", "--listen", net.JoinHostPort(host, port), "--config", config}
+			all := []string{s.binary, "proxy", "serve", "--listen", net.JoinHostPort(host, port), "--config", config}
+			if s.holdMost != "" {
+				all = append(all, "--hold-most", s.holdMost)
+			}
+			return all
 		})
 	}
 	return nil, fmt.Errorf("no subject is called %q", name)
