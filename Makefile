@@ -37,6 +37,7 @@ soak: build ## a whole run at 500 requests/s, a fault every 5 s, for 30 minutes:
 	go run ./test/soak -binary bin/chaosctl -what run -for $(or $(FOR),30m) -doc docs/PERFORMANCE.md
 
 soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow; into docs/PERFORMANCE.md; FOR=1m shows that it works
+	go run ./test/soak -what rest -for $(or $(FOR),2m) -doc docs/PERFORMANCE.md
 	go run ./test/soak -binary bin/chaosctl -for $(or $(FOR),10m) -doc docs/PERFORMANCE.md
 
 storm-proxy: ## the proxy under the race detector: API calls against 200 connections for 60 s; 1 GB past splice(2), and 1 GB each way, under rules that come and go

@@ -4,6 +4,7 @@
 // the last, when a byte is wrong, or when a fault was not undone.
 //
 //	go run ./test/soak -binary bin/chaosctl -for 10m -doc docs/PERFORMANCE.md
+//	go run ./test/soak -what rest -for 2m
 //	go run ./test/soak -binary bin/chaosctl -what run -for 30m
 package main
 
@@ -35,7 +36,7 @@ import (
 
 func main() {
 	binary := flag.String("binary", "bin/chaosctl", "the `program` to keep busy")
-	what := flag.String("what", "proxy", "what to keep busy: proxy or run")
+	what := flag.String("what", "proxy", "what to keep busy: proxy, rest (the proxy in this process, to see what is left of it) or run")
 	doc := flag.String("doc", "", "write the table into this file")
 	length := flag.Duration("for", 10*time.Minute, "how long")
 	seed := flag.Uint64("seed", 1, "of every choice")
@@ -44,10 +45,12 @@ func main() {
 	switch *what {
 	case "proxy":
 		err = soak(*binary, *doc, *length, *seed)
+	case "rest":
+		err = soakRest(*doc, *length, *seed)
 	case "run":
 		err = soakRun(*binary, *doc, *length, *seed)
 	default:
-		err = fmt.Errorf("-what %q: allowed are proxy, run", *what)
+		err = fmt.Errorf("-what %q: allowed are proxy, rest, run", *what)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
@@ -102,10 +105,22 @@ func soak(binary, doc string, length time.Duration, seed uint64) error {
 	over := make(chan struct{})
 	var wrong atomic.Pointer[error]
 	fail := func(err error) { wrong.CompareAndSwap(nil, &err) }
+	began := time.Now()
+	// Every quarter makes the same choices again, so that they can be compared: what the
+	// server holds depends on which toxics there are.
+	again := func(draw *rand.Rand, quarter *int, n uint64) *rand.Rand {
+		if now := int(4 * time.Since(began) / length); draw == nil || now != *quarter {
+			*quarter = now
+			return rand.New(rand.NewPCG(seed, n))
+		}
+		return draw
+	}
 	for n := range 50 {
 		all.Go(func() {
-			draw := rand.New(rand.NewPCG(seed, uint64(n)))
+			var draw *rand.Rand
+			quarter := 0
 			for !isOver(over) {
+				draw = again(draw, &quarter, uint64(n))
 				size, err := copyThrough(listen, draw)
 				copied.Add(size)
 				connections.Add(1)
@@ -117,8 +132,16 @@ func soak(binary, doc string, length time.Duration, seed uint64) error {
 		})
 	}
 	all.Go(func() {
-		draw := rand.New(rand.NewPCG(seed, 1<<32))
+		var draw *rand.Rand
+		quarter := 0
 		for !isOver(over) {
+			last := quarter
+			if draw = again(draw, &quarter, 1<<32); quarter != last {
+				if err := removeToxics(api); err != nil { // as it was in the beginning
+					fail(err)
+					return
+				}
+			}
 			if err := change(api, draw); err != nil {
 				fail(err)
 				return
@@ -129,7 +152,7 @@ func soak(binary, doc string, length time.Duration, seed uint64) error {
 	})
 
 	var readings []reading
-	began, tick := time.Now(), time.NewTicker(length/120)
+	tick := time.NewTicker(length / 120)
 	defer tick.Stop()
 	for time.Since(began) < length && wrong.Load() == nil {
 		<-tick.C
@@ -230,9 +253,14 @@ var toxics = []string{
 	`{"name":"%s","type":"packet_loss","toxicity":0.2,"attributes":{"loss_rate":0.01}}`,
 }
 
+// So many toxics can there be at once.
+const toxicNames = 4
+
+func toxicName(i int) string { return "t" + strconv.Itoa(i) }
+
 // change adds a toxic, removes one, or looks.
 func change(api string, draw *rand.Rand) error {
-	name := "t" + strconv.Itoa(draw.IntN(4))
+	name := toxicName(draw.IntN(toxicNames))
 	switch draw.IntN(5) {
 	case 0, 1:
 		_, err := call("POST", api+"/proxies/echo/toxics", fmt.Sprintf(toxics[draw.IntN(len(toxics))], name))
