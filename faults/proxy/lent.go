@@ -6,7 +6,7 @@ import (
 )
 
 // lending is how a flow that does nothing but delay has its bytes written while it waits for
-// more to come: by the goroutine of the alarms, at once when they are due.
+// more to come: by the ringer (alarms.go), at once when they are due.
 //
 // Where hundreds of flows are due together, waking each costs as much as its write(2), and those
 // that wake late are overtaken; one loop writes them in the order in which they are due.
@@ -16,7 +16,7 @@ import (
 //	                                       alarm rings └──┘ writes
 //
 // What is lent are the queue, holds, and the side that is written to. While they are, the flow is
-// waiting in its read and touches none of them; while they are not, the alarm touches none. So one
+// waiting in its read and touches none of them; while they are not, the ringer touches none. So one
 // at a time writes, and what ends the wait, a nudge among them, finds a flow that owns everything.
 type lending struct {
 	mu    sync.Mutex // held while the ringer writes, which waits for nobody
@@ -31,19 +31,19 @@ const (
 	reading              // the flow reads until something is due
 )
 
-// The alarm hands back to the flow what is more than a small write, and, where there are more
+// The ringer hands back to the flow what is more than a small write, and, where there are more
 // processors than its own, what it comes to so late: one loop cannot write as much as all of them.
 const (
 	lentMost = largeBuffer
 	lentLate = 2 * time.Millisecond
 )
 
-// lends tells whether the flow can leave to the alarm what is due at that time.
+// lends tells whether the flow can leave to the ringer what is due at that time.
 func (f *flow) lends(until time.Duration) bool {
 	return until != forever && f.c.p.alarms != nil && len(f.holds.by) > 0 && len(f.stages) == 0 && f.out.raw != nil
 }
 
-// lend leaves it to the alarm, until recall.
+// lend leaves it to the ringer, until recall.
 func (f *flow) lend() {
 	f.queue.received(0, len(f.spaces)) // what was reserved: see reserve
 	f.spaces = f.spaces[:0]

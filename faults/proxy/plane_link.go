@@ -97,7 +97,9 @@ func (p *Proxy) welcome(by *loop, fd int, number uint64) {
 		}
 	}
 	client, err := adopt(fd)
-	if err != nil { // out of file descriptors: as if it had not been accepted
+	if err != nil { // out of file descriptors: to dial would fail as well
+		p.stats.begun()
+		p.stats.ended(wasRefused)
 		return
 	}
 	p.admit(newSocket(client), number)

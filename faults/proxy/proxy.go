@@ -344,8 +344,8 @@ func (p *Proxy) keepAlive() {
 // keepAliveAfter is also the kernel's idle time and interval, as net.Dialer has it.
 const keepAliveAfter = 15 * time.Second
 
-// accept takes connections until the listener is closed, while the fast plane does
-// not. It does nothing that could wait for one of them. Errors of accept(2) pass:
+// accept takes connections until the listener is closed, or sees to it that the door
+// does. It does nothing that could wait for one of them. Errors of accept(2) pass:
 // running out of file descriptors (EMFILE) is survived by waiting for some to be
 // closed.
 func (p *Proxy) accept() {
@@ -353,7 +353,7 @@ func (p *Proxy) accept() {
 	for {
 		before := p.accepted.Load()
 		nc, err := p.next()
-		if p.accepted.Load() != before { // the fast plane has accepted some
+		if p.accepted.Load() != before { // the door has accepted some
 			pause = 0
 		}
 		switch {
@@ -373,7 +373,8 @@ func (p *Proxy) accept() {
 	}
 }
 
-// next is the next connection, or nil after the fast plane has taken some.
+// next is the next connection, or why there are no more; where there is a door, why
+// that accepts no more.
 func (p *Proxy) next() (net.Conn, error) {
 	if p.door != nil {
 		return nil, p.door.keep(p.ctx)
