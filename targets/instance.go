@@ -237,6 +237,12 @@ func (in *instance) awaitReady(ctx context.Context, address string, p *process.P
 		return probe.Ask(ctx, address, in.service.Ready.Path, secure)
 	})
 	if p != nil {
+		if err == nil && len(in.service.Command) > 0 && !in.service.UDP && process.StrangerListens(p.PID(), in.port) {
+			select {
+			case <-asking.Done(): // p has ended, or time is up
+			case <-time.After(strangerGrace):
+			}
+		}
 		select {
 		case <-p.Done(): // whoever has answered, it was not our process
 			return endedEarly(p)
@@ -254,6 +260,11 @@ func (in *instance) awaitReady(ctx context.Context, address string, p *process.P
 	}
 	return fmt.Errorf("not ready within %s: %w", in.patience(), err)
 }
+
+// strangerGrace is how long a service must last on whose port somebody else has
+// answered: whoever has the port by chance, so that ours fails, or whom ours has
+// told to listen, such as the daemon of containers.
+const strangerGrace = time.Second
 
 func (in *instance) patience() time.Duration {
 	if in.service.Ready.Timeout > 0 {

@@ -70,6 +70,12 @@ func child(role string, args []string) int {
 	case "deaf": // runs, and never listens
 		fmt.Println("up but deaf")
 		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
+	case "robbed": // its port is taken by whoever reads the file, before it fails
+		if err := os.WriteFile(args[1], []byte(args[0]), 0o600); err != nil {
+			return 4
+		}
+		time.Sleep(200 * time.Millisecond) // as one that starts slowly
+		return 3
 	case "fails":
 		fmt.Println("no configuration")
 		return 3
@@ -445,6 +451,29 @@ func TestWhatDoesNotStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAStrangerAnswers: who has the port of a service by chance does not make it ready.
+func TestAStrangerAnswers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "port")
+	c, d := config(t, Spec{Services: map[string]ServiceSpec{"bad": {Command: command("robbed", "${port}", file)}}})
+	var stranger net.Listener
+	taken := make(chan struct{})
+	go func() {
+		defer close(taken)
+		for stranger == nil && t.Context().Err() == nil {
+			if port, err := os.ReadFile(file); err == nil && len(port) > 0 {
+				stranger, _ = net.Listen("tcp", "127.0.0.1:"+string(port))
+			}
+		}
+	}()
+	sys, err := Start(t.Context(), c)
+	if sys != nil || err == nil || !strings.Contains(err.Error(), "ended before it was ready (exit status 3)") {
+		t.Errorf("%v; want that it has ended", err)
+	}
+	<-taken
+	stranger.Close()
+	d.nothingLeft()
 }
 
 func TestInterruptedStart(t *testing.T) {
