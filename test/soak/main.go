@@ -273,12 +273,16 @@ func change(api string, draw *rand.Rand) error {
 	return err
 }
 
+// client lets go of idle connections before the server does (after a minute), which
+// it might while a call is on its way.
+var client = &http.Client{Transport: &http.Transport{IdleConnTimeout: 10 * time.Second}}
+
 func call(method, url, body string) (string, error) {
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		return "", err
 	}

@@ -148,7 +148,7 @@ func calm(api string) error {
 			return fmt.Errorf("connections are still open after 30 s: %s", body)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
+	client.CloseIdleConnections()
 	time.Sleep(time.Second) // for their goroutines
 	return nil
 }
