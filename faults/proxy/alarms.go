@@ -43,24 +43,31 @@ type sleeper interface {
 func (x *alarm) before(y *alarm) bool { return x.at < y.at }
 func (x *alarm) placed() *int         { return &x.index }
 
-// ringers has the ringer of the process, which there is from the first alarm on for
-// as long as there are proxies that may set one.
+// ringers has the ringer of the process, which there is for as long as there are
+// proxies that may set an alarm; its goroutine, from the first alarm on.
 type ringers struct {
 	epoch time.Time // zero of the ringer's clock
 
 	mu    sync.Mutex
 	users int
-	now   *ringer // nil: none yet, or there can be none
+	now   *ringer // nil: there are no users
 }
 
 var sharedRinger = ringers{epoch: time.Now()}
 
-// newAlarms are those of a proxy whose clock starts then, until close. On nil, as
-// on those that are closed, all methods do nothing.
+// newAlarms are those of a proxy whose clock starts then, until close; nil when there
+// is no timerfd. On nil, as on those that are closed, all methods do nothing.
 func newAlarms(start time.Time) *alarms {
 	s := &sharedRinger
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.now == nil {
+		fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+		if err != nil {
+			return nil
+		}
+		s.now = &ringer{of: s, fd: fd, at: forever, alone: threads.Processors() == 1, done: make(chan struct{})}
+	}
 	s.users++
 	return &alarms{ahead: start.Sub(s.epoch)}
 }
@@ -76,8 +83,9 @@ func (a *alarms) wake(x *alarm, at time.Duration) {
 	if a.closed {
 		return
 	}
-	if s.now == nil && !s.start() {
-		return
+	if !s.now.runs {
+		s.now.runs = true
+		go s.now.run()
 	}
 	x.of = a
 	s.now.wake(x, at+a.ahead)
@@ -105,30 +113,20 @@ func (a *alarms) close() {
 	s := &sharedRinger
 	s.mu.Lock()
 	a.closed = true
-	if s.now != nil {
-		s.now.drop(a)
+	r := s.now
+	r.drop(a)
+	if s.users--; s.users > 0 {
+		s.mu.Unlock()
+		return
 	}
-	var last *ringer
-	if s.users--; s.users == 0 && s.now != nil {
-		last, s.now = s.now, nil
-		last.ended = true
-		last.arm(0)
-	}
+	s.now = nil
+	r.ended = true
+	r.arm(0)
 	s.mu.Unlock()
-	if last != nil {
-		<-last.done
+	if r.runs {
+		<-r.done
 	}
-}
-
-// start starts the ringer. s.mu is held.
-func (s *ringers) start() bool {
-	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
-	if err != nil {
-		return false
-	}
-	s.now = &ringer{of: s, fd: fd, at: forever, alone: threads.Processors() == 1, done: make(chan struct{})}
-	go s.now.run()
-	return true
+	unix.Close(r.fd)
 }
 
 // ringer is a goroutine that blocks its thread until shortly before an alarm is due,
@@ -139,6 +137,7 @@ type ringer struct {
 	fd    int  // a timerfd(2), which unlike other timeouts has no slack
 	alone bool // there is one processor
 	done  chan struct{}
+	runs  bool // run does, or did
 	ended bool
 
 	set   indexed[*alarm]
@@ -167,7 +166,6 @@ func (r *ringer) now() time.Duration { return time.Since(r.of.epoch) }
 
 func (r *ringer) run() {
 	defer close(r.done)
-	defer unix.Close(r.fd)
 	defer threads.Extra(1)()
 	defer threads.Attentive()()
 	for {

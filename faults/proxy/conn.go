@@ -655,10 +655,7 @@ func (c *conn) passOpaque() error {
 // again. c.mu is held.
 func (c *conn) nudge(f *flow) {
 	f.rev.Add(1) // first: see flow.read
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
+	f.rouse()
 	in, out := c.client, c.server
 	if f.isDown {
 		in, out = out, in

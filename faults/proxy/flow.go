@@ -402,6 +402,14 @@ func (f *flow) writeFailed(err error) error {
 	return &sideError{writing: true, err: err}
 }
 
+// rouse has the flow's wait, or its next one, look again.
+func (f *flow) rouse() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
 // wait waits until that time of the proxy's clock (nil), or until nudged.
 func (f *flow) wait(until time.Duration) error {
 	var due <-chan time.Time

@@ -57,6 +57,12 @@ func (l *lending) become(s lendingState) (was lendingState) {
 	return was
 }
 
+// settle returns when what the ringer has written by now is counted (as link.settle).
+func (l *lending) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+}
+
 // recall takes it back; false where it was not lent.
 func (f *flow) recall() bool { return f.lending.become(awake) == lent }
 
@@ -75,10 +81,7 @@ func (f *flow) rung(due time.Duration, alone bool) {
 		f.readBy = unknown
 		f.in.SetReadDeadline(past)
 	case awake: // in wait, perhaps
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.rouse()
 	}
 }
 

@@ -109,6 +109,16 @@ type loop struct {
 	buf    *[largeBuffer]byte // what every byte of small talk goes through
 }
 
+// leastBusy is the loop with the fewest links: by, unless another has fewer.
+func leastBusy(by *loop, of []*loop) *loop {
+	for _, l := range of {
+		if l.links.Load() < by.links.Load() {
+			by = l
+		}
+	}
+	return by
+}
+
 // watcher is told what has happened to its side-th socket (EPOLLIN …).
 type watcher interface {
 	happened(l *loop, side int, events uint32)

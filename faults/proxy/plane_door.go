@@ -51,13 +51,7 @@ func newDoor(p *Proxy) *door {
 	}
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // what is accepted inherits it
 	l.Close()                                            // takes it from Go's poller; it still listens
-	w := &door{p: p, fd: fd, loops: loops, loop: loops[0], failed: make(chan error, 1)}
-	for _, l := range loops {
-		if l.links.Load() < w.loop.links.Load() {
-			w.loop = l
-		}
-	}
-	return w
+	return &door{p: p, fd: fd, loops: loops, loop: leastBusy(loops[0], loops), failed: make(chan error, 1)}
 }
 
 // keep has the door open until ctx ends (net.ErrClosed), or accept(2) fails.

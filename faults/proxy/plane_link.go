@@ -113,12 +113,7 @@ func (p *Proxy) enlist(k *link, by *loop) bool {
 	if p.stopped || len(*p.rules.Load()) > 0 {
 		return false
 	}
-	k.loop = by
-	for _, l := range p.door.loops {
-		if l.links.Load() < k.loop.links.Load() {
-			k.loop = l
-		}
-	}
+	k.loop = leastBusy(by, p.door.loops)
 	k.loop.links.Add(1)
 	k.slot = k.loop.place(k)
 	k.place = len(p.links)

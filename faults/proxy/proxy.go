@@ -266,6 +266,10 @@ func (p *Proxy) SetUpstream(addr string) {
 // received is in it.
 func (p *Proxy) Collect() Stats {
 	p.eachLink((*link).settle)
+	for _, c := range p.connections() {
+		c.up.lending.settle()
+		c.down.lending.settle()
+	}
 	open := int(p.open.Load()) // first: what ended the connections that are gone is in the counts then
 	var datagrams *DatagramStats
 	if p.relay != nil {

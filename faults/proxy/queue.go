@@ -274,10 +274,7 @@ func (b *budget) wake(claimed int64) {
 	}
 	for f := range b.waiting {
 		f.rev.Add(1)
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.rouse()
 	}
 	b.calm()
 }
