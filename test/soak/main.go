@@ -27,7 +27,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -91,91 +90,52 @@ func soak(binary, doc string, length time.Duration, seed uint64) error {
 		return fmt.Errorf("the server did not say where it listens: %w", err)
 	}
 	api := strings.TrimSpace(line)
-	if _, err := call("POST", api+"/proxies", fmt.Sprintf(`{"name":"echo","listen":"127.0.0.1:0","upstream":%q}`, echo.Addr())); err != nil {
-		return err
-	}
-	body, err := call("GET", api+"/proxies/echo", "")
+	listen, err := proxyTo(echo, api)
 	if err != nil {
 		return err
 	}
-	listen := regexp.MustCompile(`"listen":"([^"]+)"`).FindStringSubmatch(body)[1]
-
-	var all sync.WaitGroup
-	var copied, connections, calls atomic.Int64
-	over := make(chan struct{})
-	var wrong atomic.Pointer[error]
-	fail := func(err error) { wrong.CompareAndSwap(nil, &err) }
+	// Every quarter makes the same choices, so that they can be compared: what the server
+	// holds depends on which toxics there are.
+	w := &work{api: api, listen: listen}
+	worked := make(chan error, 1)
 	began := time.Now()
-	// Every quarter makes the same choices again, so that they can be compared: what the
-	// server holds depends on which toxics there are.
-	again := func(draw *rand.Rand, quarter *int, n uint64) *rand.Rand {
-		if now := int(4 * time.Since(began) / length); draw == nil || now != *quarter {
-			*quarter = now
-			return rand.New(rand.NewPCG(seed, n))
-		}
-		return draw
-	}
-	for n := range 50 {
-		all.Go(func() {
-			var draw *rand.Rand
-			quarter := 0
-			for !isOver(over) {
-				draw = again(draw, &quarter, uint64(n))
-				size, err := copyThrough(listen, draw)
-				copied.Add(size)
-				connections.Add(1)
-				if err != nil {
-					fail(err)
-					return
+	go func() {
+		worked <- func() error {
+			for range 4 {
+				if err := w.load(length/4, seed); err != nil {
+					return err
 				}
 			}
-		})
-	}
-	all.Go(func() {
-		var draw *rand.Rand
-		quarter := 0
-		for !isOver(over) {
-			last := quarter
-			if draw = again(draw, &quarter, 1<<32); quarter != last {
-				if err := removeToxics(api); err != nil { // as it was in the beginning
-					fail(err)
-					return
-				}
-			}
-			if err := change(api, draw); err != nil {
-				fail(err)
-				return
-			}
-			calls.Add(1)
-			time.Sleep(20 * time.Millisecond) // 50 changes a second, for as long as asked
-		}
-	})
+			return nil
+		}()
+	}()
 
 	var readings []reading
 	tick := time.NewTicker(length / 120)
 	defer tick.Stop()
-	for time.Since(began) < length && wrong.Load() == nil {
-		<-tick.C
-		r, err := look(server.Process.Pid, api)
-		if err != nil {
-			fail(err)
-			break
+	for over := false; !over; {
+		select {
+		case err := <-worked:
+			if err != nil {
+				return err
+			}
+			over = true
+		case <-tick.C:
+			r, err := look(server.Process.Pid, api)
+			if err != nil {
+				return err
+			}
+			readings = append(readings, r)
+			if len(readings)%12 == 0 {
+				fmt.Fprintf(os.Stderr, "%v: %.0f MB resident, %.0f MB of heap, %.0f file descriptors, %.0f goroutines\n",
+					time.Since(began).Round(time.Second), r.rssMB, r.heapMB, r.fds, r.goroutines)
+			}
 		}
-		readings = append(readings, r)
-		if len(readings)%12 == 0 {
-			fmt.Fprintf(os.Stderr, "%v: %.0f MB resident, %.0f MB of heap, %.0f file descriptors, %.0f goroutines\n",
-				time.Since(began).Round(time.Second), r.rssMB, r.heapMB, r.fds, r.goroutines)
-		}
-	}
-	close(over)
-	all.Wait()
-	if err := wrong.Load(); err != nil {
-		return *err
 	}
 	early, late := readings[len(readings)/4:len(readings)/2], readings[len(readings)*3/4:]
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, %s; `make soak-proxy`: %v, %.0f GB copied and compared, %d connections, %d calls of the API.\n\n",
-		time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), length, float64(copied.Load())/1e9, connections.Load(), calls.Load())
+		time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), length, float64(w.copied.Load())/1e9, w.connections.Load(), w.calls.Load())
 	b.WriteString("| the server, median | second quarter | last quarter |\n|---|---:|---:|\n")
 	grown := false
 	for _, m := range []struct {
@@ -200,15 +160,6 @@ func soak(binary, doc string, length time.Duration, seed uint64) error {
 		return nil
 	}
 	return compare.Replace(doc, "soak-proxy", strings.TrimSuffix(b.String(), "\n"))
-}
-
-func isOver(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // copyThrough sends random bytes through the proxy to the echo server and

@@ -2,14 +2,11 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/chaosctl/chaosctl/faults/toxiproxy"
@@ -18,7 +15,7 @@ import (
 
 // rest is what is still reachable when a proxy has nothing to do any more.
 type rest struct {
-	connections int64
+	connections int64 // until then
 	heapKB      uint64
 	objects     uint64
 	goroutines  int
@@ -45,20 +42,16 @@ func soakRest(doc string, length time.Duration, seed uint64) error {
 	defer h.Close()
 	go h.Serve(listener)
 	api := "http://" + listener.Addr().String()
-	if _, err := call("POST", api+"/proxies", fmt.Sprintf(`{"name":"echo","listen":"127.0.0.1:0","upstream":%q}`, echo.Addr())); err != nil {
-		return err
-	}
-	body, err := call("GET", api+"/proxies/echo", "")
+	listen, err := proxyTo(echo, api)
 	if err != nil {
 		return err
 	}
-	listen := regexp.MustCompile(`"listen":"([^"]+)"`).FindStringSubmatch(body)[1]
 
 	const rounds = 4
+	w := &work{api: api, listen: listen}
 	var left []rest
 	for round := range rounds {
-		connections, err := load(api, listen, length/rounds, seed+uint64(round))
-		if err != nil {
+		if err := w.load(length/rounds, seed+uint64(round)); err != nil {
 			return err
 		}
 		if err := calm(api); err != nil {
@@ -69,21 +62,19 @@ func soakRest(doc string, length time.Duration, seed uint64) error {
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		left = append(left, rest{connections, m.HeapAlloc >> 10, m.HeapObjects, runtime.NumGoroutine()})
+		left = append(left, rest{w.connections.Load(), m.HeapAlloc >> 10, m.HeapObjects, runtime.NumGoroutine()})
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores, %s; `make soak-proxy`: %v in %d parts.\n\n| after | connections until then | heap, KB | objects | goroutines |\n|---|---:|---:|---:|---:|\n",
 		time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), length, rounds)
-	all := int64(0)
 	for i, r := range left {
-		all += r.connections
-		fmt.Fprintf(&b, "| part %d | %d | %d | %d | %d |\n", i+1, all, r.heapKB, r.objects, r.goroutines)
+		fmt.Fprintf(&b, "| part %d | %d | %d | %d | %d |\n", i+1, r.connections, r.heapKB, r.objects, r.goroutines)
 	}
 	fmt.Print(b.String())
 	first, last := left[0], left[rounds-1]
 	// Some 200 objects are the runtime's and the HTTP server's; beyond them, one that is
 	// kept for every hundredth connection would be seen.
-	if last.objects > first.objects+200+uint64(all-first.connections)/100 || last.goroutines > first.goroutines+2 {
+	if last.objects > first.objects+200+uint64(last.connections-first.connections)/100 || last.goroutines > first.goroutines+2 {
 		return fmt.Errorf("something is left behind: %d objects and %d goroutines after the first part, %d and %d after the last",
 			first.objects, first.goroutines, last.objects, last.goroutines)
 	}
@@ -93,48 +84,8 @@ func soakRest(doc string, length time.Duration, seed uint64) error {
 	return compare.Replace(doc, "soak-rest", strings.TrimSuffix(b.String(), "\n"))
 }
 
-// load keeps the proxy busy, as soak does, and returns how many connections there were.
-func load(api, listen string, length time.Duration, seed uint64) (int64, error) {
-	over := make(chan struct{})
-	var all sync.WaitGroup
-	var connections atomic.Int64
-	var wrong atomic.Pointer[error]
-	until := func(n uint64, do func(*rand.Rand) error) {
-		all.Go(func() {
-			for draw := rand.New(rand.NewPCG(seed, n)); !isOver(over); {
-				if err := do(draw); err != nil {
-					wrong.CompareAndSwap(nil, &err)
-					return
-				}
-			}
-		})
-	}
-	for n := range uint64(50) {
-		until(n, func(draw *rand.Rand) error {
-			connections.Add(1)
-			_, err := copyThrough(listen, draw)
-			return err
-		})
-	}
-	until(1<<32, func(draw *rand.Rand) error {
-		time.Sleep(20 * time.Millisecond) // 50 changes a second, for as long as asked
-		return change(api, draw)
-	})
-	time.Sleep(length)
-	close(over)
-	err := removeToxics(api) // what they hold is let go
-	all.Wait()
-	if p := wrong.Load(); err == nil && p != nil {
-		err = *p
-	}
-	return connections.Load(), err
-}
-
 // calm waits until the proxy has no connection left, and nobody one to its API.
 func calm(api string) error {
-	if err := removeToxics(api); err != nil {
-		return err
-	}
 	open := regexp.MustCompile(`"open":\s*0\b`)
 	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		body, err := call("GET", api+"/proxies/echo/stats", "")
