@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/chaosctl/chaosctl/targets/process"
 	"github.com/chaosctl/chaosctl/targets/reference/shop"
@@ -70,11 +71,17 @@ func child(role string, args []string) int {
 	case "deaf": // runs, and never listens
 		fmt.Println("up but deaf")
 		time.Sleep(time.Hour) // not select{}: alone in a process, that is a fatal deadlock
-	case "robbed": // its port is taken by whoever reads the file, before it fails
+	case "robbed": // robbed PORT FIFO FIFO: says its port into the one, and fails when told so by the other
 		if err := os.WriteFile(args[1], []byte(args[0]), 0o600); err != nil {
 			return 4
 		}
-		time.Sleep(200 * time.Millisecond) // as one that starts slowly
+		told, err := os.Open(args[2])
+		if err != nil {
+			return 4
+		}
+		if _, err := told.Read(make([]byte, 1)); err != nil {
+			return 4
+		}
 		return 3
 	case "fails":
 		fmt.Println("no configuration")
@@ -455,24 +462,51 @@ func TestWhatDoesNotStart(t *testing.T) {
 
 // TestAStrangerAnswers: who has the port of a service by chance does not make it ready.
 func TestAStrangerAnswers(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "port")
-	c, d := config(t, Spec{Services: map[string]ServiceSpec{"bad": {Command: command("robbed", "${port}", file)}}})
-	var stranger net.Listener
-	taken := make(chan struct{})
-	go func() {
-		defer close(taken)
-		for stranger == nil && t.Context().Err() == nil {
-			if port, err := os.ReadFile(file); err == nil && len(port) > 0 {
-				stranger, _ = net.Listen("tcp", "127.0.0.1:"+string(port))
-			}
+	fifo := func(name string) *os.File {
+		path := filepath.Join(t.TempDir(), name)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0) // with both ends open nobody's open waits
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		f.SetDeadline(time.Now().Add(10 * time.Second))
+		return f
+	}
+	says, told := fifo("says"), fifo("told")
+	c, d := config(t, Spec{Services: map[string]ServiceSpec{"bad": {Command: command("robbed", "${port}", says.Name(), told.Name())}}})
+	robbed := make(chan error, 1)
+	go func() {
+		robbed <- func() error {
+			port := make([]byte, 5)
+			n, err := says.Read(port)
+			if err != nil {
+				return err
+			}
+			stranger, err := net.Listen("tcp", "127.0.0.1:"+string(port[:n]))
+			if err != nil {
+				return err
+			}
+			defer stranger.Close()
+			stranger.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+			asks, err := stranger.Accept()
+			if err != nil {
+				return err
+			}
+			asks.Close()
+			_, err = told.Write([]byte("!"))
+			return err
+		}()
 	}()
 	sys, err := Start(t.Context(), c)
 	if sys != nil || err == nil || !strings.Contains(err.Error(), "ended before it was ready (exit status 3)") {
 		t.Errorf("%v; want that it has ended", err)
 	}
-	<-taken
-	stranger.Close()
+	if err := <-robbed; err != nil {
+		t.Error(err)
+	}
 	d.nothingLeft()
 }
 
