@@ -29,8 +29,12 @@ type work struct {
 	copied, connections, calls atomic.Int64
 }
 
-// load keeps it busy for length: 50 connections at a time, and 50 calls of the API in a second.
-// In the end no toxic is left, and no connection. It ends early when something is wrong.
+// A change of the toxics comes so long after the one before it began.
+const changeEvery = 50 * time.Millisecond
+
+// load keeps it busy for length: 50 connections at a time, and a call of the API every
+// changeEvery, by the clock: the n-th of a load with the same seed is the same at the same
+// moment. In the end no toxic is left, and no connection. It ends early when something is wrong.
 func (w *work) load(length time.Duration, seed uint64) error {
 	over, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
@@ -54,10 +58,14 @@ func (w *work) load(length time.Duration, seed uint64) error {
 			return err
 		})
 	}
+	next := time.NewTimer(0)
+	due := time.Now()
 	until(&changes, 1<<32, func(draw *rand.Rand) error {
+		<-next.C
 		err := change(w.api, draw)
 		w.calls.Add(1)
-		time.Sleep(20 * time.Millisecond) // 50 changes a second, for as long as asked
+		due = due.Add(changeEvery)
+		next.Reset(time.Until(due))
 		return err
 	})
 	changes.Wait()
