@@ -1,10 +1,17 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ears is a sleeper that notes when it is told.
@@ -116,5 +123,47 @@ func TestLead(t *testing.T) {
 	late := r.late
 	if want := []time.Duration{0, late, late, 0, late}; !slices.Equal(leads, want) {
 		t.Errorf("leads %v, want %v", leads, want)
+	}
+}
+
+// TestNoFilesForAlarms: a proxy that is started when there is no file descriptor left has neither
+// alarms nor a door of its own, and lends nothing: what it delays comes in order, and not too early.
+func TestNoFilesForAlarms(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var usual, none unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	none.Max = usual.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	p := serve(context.Background(), Config{Name: "a -> b", Protocol: TCP, Seed: 7}, listener)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	if p.alarms != nil || p.door != nil {
+		t.Fatalf("alarms %v and door %v without a file descriptor", p.alarms, p.door)
+	}
+	p.SetUpstream(startTCP(t, echo))
+	const delay = 5 * time.Millisecond
+	add(t, p, Rule{Name: "slow", Percent: 1, Latency: &Latency{Delay: delay}})
+	nc := dial(t, p.Addr()).TCPConn
+	for i := range 20 {
+		said, heard := fmt.Appendf(nil, "%08d", i), make([]byte, 8)
+		began := time.Now()
+		if _, err := nc.Write(said); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(nc, heard); err != nil || !bytes.Equal(said, heard) {
+			t.Fatalf("%q came back for %q (%v)", heard, said, err)
+		}
+		if took := time.Since(began); took < delay-time.Millisecond { // the kernel's stamps are of the wall clock
+			t.Errorf("back after %v, want %v at least", took, delay)
+		}
 	}
 }
