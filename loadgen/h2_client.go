@@ -63,7 +63,7 @@ func (h *h2hub) client() client {
 		c.st.grpc = new(grpcAnswer)
 	}
 	if n := len(h.trunks); n == 0 || h.trunks[n-1].clients == h.each {
-		h.trunks = append(h.trunks, &h2trunk{hub: h})
+		h.trunks = append(h.trunks, newH2Trunk(h))
 	}
 	c.trunk = h.trunks[len(h.trunks)-1]
 	c.trunk.clients++
@@ -80,15 +80,21 @@ func (h *h2hub) now() time.Duration { return time.Since(h.config.Start) }
 
 // h2trunk is one of the connections that the stream may have.
 type h2trunk struct {
-	hub     *h2hub
-	clients int // ever; guarded by the hub
+	trunk[h2link]
+	hub   *h2hub
+	links []*h2link   // all that have not ended
+	line  []*h2Client // who waits for a free stream, because the server takes fewer than we may have
+}
 
-	mu      sync.Mutex // also of its links
-	open    int        // clients that are not closed
-	link    *h2link    // that takes requests; nil: none does
-	links   []*h2link  // all that have not ended
-	dialing chan struct{}
-	line    []*h2Client // who waits for a free stream, because the server takes fewer than we may have
+func newH2Trunk(h *h2hub) *h2trunk {
+	t := &h2trunk{hub: h}
+	t.connect = t.dial
+	t.begin = func(l *h2link) {
+		t.links = append(t.links, l)
+		h.links.Go(l.read)
+		h.links.Go(l.write)
+	}
+	return t
 }
 
 // h2link is a connection. The trunk's lock guards it.
@@ -118,44 +124,8 @@ var (
 	errCrowded = fmt.Errorf("%w: connections end before the request gets onto one", syscall.ECONNRESET)
 )
 
-// get is a link to send on; fresh tells that it was made for c.
-func (t *h2trunk) get(c *h2Client, deadline time.Time) (l *h2link, fresh bool, err error) {
-	for {
-		t.mu.Lock()
-		if t.link != nil {
-			l = t.link
-			t.mu.Unlock()
-			return l, false, nil
-		}
-		if t.dialing == nil {
-			done := make(chan struct{})
-			t.dialing = done
-			t.mu.Unlock()
-			l, err = t.connect(deadline)
-			t.mu.Lock()
-			if err == nil {
-				t.link, t.links = l, append(t.links, l)
-				t.hub.links.Go(l.read)
-				t.hub.links.Go(l.write)
-			}
-			t.dialing = nil
-			t.mu.Unlock()
-			close(done)
-			return l, err == nil, err
-		}
-		wait := t.dialing
-		t.mu.Unlock()
-		select {
-		case <-wait:
-		case <-c.timer.C:
-			return nil, false, fmt.Errorf("dial tcp %s: %w", t.hub.config.Resolve(), os.ErrDeadlineExceeded)
-		case <-t.hub.ctx.Done():
-			return nil, false, context.Canceled
-		}
-	}
-}
-
-func (t *h2trunk) connect(deadline time.Time) (*h2link, error) {
+// dial makes a link.
+func (t *h2trunk) dial(deadline time.Time) (*h2link, error) {
 	h := t.hub
 	ctx, cancel := context.WithDeadline(h.ctx, deadline)
 	defer cancel()
@@ -408,11 +378,7 @@ func (c *h2Client) rouse() {
 	}
 }
 
-func (c *h2Client) warm() bool {
-	c.trunk.mu.Lock()
-	defer c.trunk.mu.Unlock()
-	return c.trunk.link != nil
-}
+func (c *h2Client) warm() bool { return c.trunk.warm() }
 
 func (c *h2Client) rest(since time.Time) {
 	t := c.trunk
@@ -475,7 +441,7 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 			r.outcome = canceled
 			return r
 		}
-		l, fresh, err := t.get(c, deadline)
+		l, fresh, err := t.get(c.hub.ctx, deadline, "tcp", c.hub.config.Resolve)
 		if fresh {
 			r.made = append(r.made, l.made)
 		}

@@ -54,7 +54,7 @@ func (h *h3hub) client() client {
 	c.alarm = time.AfterFunc(time.Hour, c.expire)
 	c.alarm.Stop()
 	if n := len(h.trunks); n == 0 || h.trunks[n-1].clients == h.each {
-		h.trunks = append(h.trunks, &h3trunk{hub: h, links: map[*h3link]bool{}})
+		h.trunks = append(h.trunks, newH3Trunk(h))
 	}
 	c.trunk = h.trunks[len(h.trunks)-1]
 	c.trunk.clients++
@@ -67,55 +67,19 @@ func (h *h3hub) client() client {
 
 // h3trunk is one of the connections that the stream may have.
 type h3trunk struct {
-	hub     *h3hub
-	clients int // ever; guarded by the hub
-
-	mu      sync.Mutex // also of its links
-	open    int        // clients that are not closed
-	link    *h3link    // that takes requests; nil: none does
-	links   map[*h3link]bool
-	dialing chan struct{}
+	trunk[h3link]
+	hub   *h3hub
+	links map[*h3link]bool
 }
 
-// get is a link to send on; fresh tells that it was made for this request.
-func (t *h3trunk) get(deadline time.Time) (l *h3link, fresh bool, err error) {
-	for {
-		t.mu.Lock()
-		if t.link != nil {
-			l = t.link
-			t.mu.Unlock()
-			return l, false, nil
-		}
-		if t.dialing == nil {
-			done := make(chan struct{})
-			t.dialing = done
-			t.mu.Unlock()
-			l, err = t.connect(deadline)
-			t.mu.Lock()
-			if err == nil {
-				t.link, t.links[l] = l, true
-				t.hub.all.Go(l.listen)
-			}
-			t.dialing = nil
-			t.mu.Unlock()
-			close(done)
-			return l, err == nil, err
-		}
-		wait := t.dialing
-		t.mu.Unlock()
-		patience := time.NewTimer(time.Until(deadline))
-		select {
-		case <-wait:
-		case <-patience.C:
-			err = fmt.Errorf("dial udp %s: %w", t.hub.config.Resolve(), os.ErrDeadlineExceeded)
-		case <-t.hub.ctx.Done():
-			err = context.Canceled
-		}
-		patience.Stop()
-		if err != nil {
-			return nil, false, err
-		}
+func newH3Trunk(h *h3hub) *h3trunk {
+	t := &h3trunk{hub: h, links: map[*h3link]bool{}}
+	t.connect = t.dial
+	t.begin = func(l *h3link) {
+		t.links[l] = true
+		h.all.Go(l.listen)
 	}
+	return t
 }
 
 // h3Client carries one request at a time, each on a stream of its own of its trunk's
@@ -141,11 +105,7 @@ type h3Client struct {
 	buffer  []byte
 }
 
-func (c *h3Client) warm() bool {
-	c.trunk.mu.Lock()
-	defer c.trunk.mu.Unlock()
-	return c.trunk.link != nil
-}
+func (c *h3Client) warm() bool { return c.trunk.warm() }
 
 func (c *h3Client) rest(since time.Time) {
 	t := c.trunk
@@ -229,7 +189,7 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 			r.outcome = canceled
 			return r
 		}
-		l, fresh, err := c.trunk.get(deadline)
+		l, fresh, err := c.trunk.get(c.hub.ctx, deadline, "udp", c.hub.config.Resolve)
 		if fresh {
 			r.made = append(r.made, l.made)
 		}

@@ -61,7 +61,8 @@ var h3QUIC = quic.Config{
 	InitialConnectionReceiveWindow: 4 * ourWindow, MaxConnectionReceiveWindow: 16 * ourWindow,
 }
 
-func (t *h3trunk) connect(deadline time.Time) (*h3link, error) {
+// dial makes a link.
+func (t *h3trunk) dial(deadline time.Time) (*h3link, error) {
 	h := t.hub
 	ctx, cancel := context.WithDeadline(h.ctx, deadline)
 	defer cancel()
