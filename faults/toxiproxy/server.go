@@ -26,6 +26,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -140,10 +141,22 @@ var routes = []route{
 	{"GET", "/ca.pem", (*Server).showCA},              // ours
 }
 
+var slashes = regexp.MustCompile("/+")
+
 // ServeHTTP answers one API call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.admit(r); err != nil {
 		writeError(w, err)
+		return
+	}
+	// As Toxiproxy does: a client whose base URL ends with a slash asks for //proxies.
+	if asked := r.URL.EscapedPath(); strings.Contains(asked, "//") {
+		tidy := slashes.ReplaceAllString(asked, "/")
+		if r.URL.RawQuery != "" {
+			tidy += "?" + r.URL.RawQuery
+		}
+		w.Header().Set("Location", tidy)
+		w.WriteHeader(http.StatusMovedPermanently)
 		return
 	}
 	c := call{Request: r}
