@@ -149,21 +149,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	// As Toxiproxy does: a client whose base URL ends with a slash asks for //proxies.
-	if asked := r.URL.EscapedPath(); strings.Contains(asked, "//") {
-		tidy := slashes.ReplaceAllString(asked, "/")
-		if r.URL.RawQuery != "" {
-			tidy += "?" + r.URL.RawQuery
-		}
-		w.Header().Set("Location", tidy)
-		w.WriteHeader(http.StatusMovedPermanently)
-		return
-	}
+	// A client whose base URL ends with a slash asks for //proxies. (Toxiproxy redirects it,
+	// to a GET whatever it was: nothing is created, and nobody says so.)
+	asked := slashes.ReplaceAllString(r.URL.EscapedPath(), "/")
 	c := call{Request: r}
 	var found *route
 	var allowed []string
 	for i := range routes {
-		switch names, ok := match(routes[i].path, r.URL.EscapedPath()); {
+		switch names, ok := match(routes[i].path, asked); {
 		case !ok:
 		case routes[i].method != "" && routes[i].method != r.Method:
 			allowed = append(allowed, routes[i].method)
