@@ -126,9 +126,8 @@ const (
 func (h *h2hub) reflect(ctx context.Context) (*descriptors, error) {
 	ctx, cancel := context.WithTimeout(ctx, reflectionTime)
 	defer cancel()
-	t := &h2trunk{hub: h}
 	deadline, _ := ctx.Deadline()
-	l, err := t.connect(deadline)
+	l, err := newH2Trunk(h).dial(deadline)
 	if err != nil {
 		return nil, err
 	}
