@@ -42,6 +42,9 @@ func (p *Proxy) likeUpstream(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, nil // as it is
 	}
 	s.aside(p.config.DialTimeout, func() { c.dialEarly(hello.Context(), offers) })
+	if err := hello.Context().Err(); err != nil { // the connection ends: its caller is not answered before
+		return nil, err
+	}
 	chosen := ""
 	if c.early.server != nil {
 		chosen = c.early.server.tls.ConnectionState().NegotiatedProtocol
