@@ -88,7 +88,7 @@ type h2trunk struct {
 
 func newH2Trunk(h *h2hub) *h2trunk {
 	t := &h2trunk{hub: h}
-	t.connect = t.dial
+	t.ctx, t.network, t.resolve, t.connect = h.ctx, "tcp", h.config.Resolve, t.connectTo
 	t.begin = func(l *h2link) {
 		t.links = append(t.links, l)
 		h.links.Go(l.read)
@@ -124,15 +124,8 @@ var (
 	errCrowded = fmt.Errorf("%w: connections end before the request gets onto one", syscall.ECONNRESET)
 )
 
-// dial makes a link.
-func (t *h2trunk) dial(deadline time.Time) (*h2link, error) {
+func (t *h2trunk) connectTo(ctx context.Context, host string) (*h2link, error) {
 	h := t.hub
-	ctx, cancel := context.WithDeadline(h.ctx, deadline)
-	defer cancel()
-	host := h.config.Resolve()
-	if host == "" {
-		return nil, errNoAddress
-	}
 	l := &h2link{trunk: t, host: host, mark: 1, made: made{handshake: unknown}, kick: make(chan struct{}, 1), over: make(chan struct{})}
 	began := time.Now()
 	conn, err := h.dial(ctx, "tcp", host)
@@ -441,7 +434,7 @@ func (c *h2Client) attempt(seq uint64, deadline time.Time) (r result) {
 			r.outcome = canceled
 			return r
 		}
-		l, fresh, err := t.get(c.hub.ctx, deadline, "tcp", c.hub.config.Resolve)
+		l, fresh, err := t.get(deadline)
 		if fresh {
 			r.made = append(r.made, l.made)
 		}

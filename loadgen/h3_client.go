@@ -74,7 +74,7 @@ type h3trunk struct {
 
 func newH3Trunk(h *h3hub) *h3trunk {
 	t := &h3trunk{hub: h, links: map[*h3link]bool{}}
-	t.connect = t.dial
+	t.ctx, t.network, t.resolve, t.connect = h.ctx, "udp", h.config.Resolve, t.connectTo
 	t.begin = func(l *h3link) {
 		t.links[l] = true
 		h.all.Go(l.listen)
@@ -189,7 +189,7 @@ func (c *h3Client) attempt(seq uint64, deadline time.Time) (r result) {
 			r.outcome = canceled
 			return r
 		}
-		l, fresh, err := c.trunk.get(c.hub.ctx, deadline, "udp", c.hub.config.Resolve)
+		l, fresh, err := c.trunk.get(deadline)
 		if fresh {
 			r.made = append(r.made, l.made)
 		}

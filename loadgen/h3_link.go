@@ -61,15 +61,8 @@ var h3QUIC = quic.Config{
 	InitialConnectionReceiveWindow: 4 * ourWindow, MaxConnectionReceiveWindow: 16 * ourWindow,
 }
 
-// dial makes a link.
-func (t *h3trunk) dial(deadline time.Time) (*h3link, error) {
+func (t *h3trunk) connectTo(ctx context.Context, host string) (*h3link, error) {
 	h := t.hub
-	ctx, cancel := context.WithDeadline(h.ctx, deadline)
-	defer cancel()
-	host := h.config.Resolve()
-	if host == "" {
-		return nil, errNoAddress
-	}
 	l := &h3link{trunk: t, host: host, live: map[*h3Client]quic.StreamID{}}
 	began := time.Now()
 	var err error

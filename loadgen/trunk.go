@@ -14,7 +14,10 @@ import (
 type trunk[L any] struct {
 	clients int // ever; guarded by the hub
 
-	connect func(deadline time.Time) (*L, error)
+	ctx     context.Context // of the stream
+	network string
+	resolve func() string // the service's address now
+	connect func(ctx context.Context, address string) (*L, error)
 	begin   func(*L) // is told of one that was made, with the lock held
 
 	mu      sync.Mutex // also of its links
@@ -23,9 +26,8 @@ type trunk[L any] struct {
 	dialing chan struct{}
 }
 
-// get is a link to send on; fresh tells that it was made for this request. ctx is the
-// stream's, network and the name of the service's address are for the error.
-func (t *trunk[L]) get(ctx context.Context, deadline time.Time, network string, resolve func() string) (l *L, fresh bool, err error) {
+// get is a link to send on; fresh tells that it was made for this request.
+func (t *trunk[L]) get(deadline time.Time) (l *L, fresh bool, err error) {
 	for {
 		t.mu.Lock()
 		if t.link != nil {
@@ -37,7 +39,7 @@ func (t *trunk[L]) get(ctx context.Context, deadline time.Time, network string, 
 			done := make(chan struct{})
 			t.dialing = done
 			t.mu.Unlock()
-			l, err = t.connect(deadline)
+			l, err = t.dial(deadline)
 			t.mu.Lock()
 			if err == nil {
 				t.link = l
@@ -54,8 +56,8 @@ func (t *trunk[L]) get(ctx context.Context, deadline time.Time, network string, 
 		select {
 		case <-wait:
 		case <-patience.C:
-			err = fmt.Errorf("dial %s %s: %w", network, resolve(), os.ErrDeadlineExceeded)
-		case <-ctx.Done():
+			err = fmt.Errorf("dial %s %s: %w", t.network, t.resolve(), os.ErrDeadlineExceeded)
+		case <-t.ctx.Done():
 			err = context.Canceled
 		}
 		patience.Stop()
@@ -63,6 +65,17 @@ func (t *trunk[L]) get(ctx context.Context, deadline time.Time, network string, 
 			return nil, false, err
 		}
 	}
+}
+
+// dial makes a link to where the service is now, which the trunk does not take into use.
+func (t *trunk[L]) dial(deadline time.Time) (*L, error) {
+	ctx, cancel := context.WithDeadline(t.ctx, deadline)
+	defer cancel()
+	address := t.resolve()
+	if address == "" {
+		return nil, errNoAddress
+	}
+	return t.connect(ctx, address)
 }
 
 // warm tells whether there is a link that takes requests.
