@@ -36,7 +36,7 @@ bench-load-memory: build ## memory over 10 million requests, ours and the others
 soak: build ## a whole run at 500 requests/s, a fault every 5 s, for 30 minutes: nothing may grow; into docs/PERFORMANCE.md; FOR=2m shows that it works
 	go run ./test/soak -binary bin/chaosctl -what run -for $(or $(FOR),30m) -doc docs/PERFORMANCE.md
 
-soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow; into docs/PERFORMANCE.md; FOR=1m shows that it works
+soak-proxy: build ## 10 minutes of connections, bytes and toxics through proxy serve: nothing may grow; into docs/PERFORMANCE.md; FOR=1m shows that it runs, and is too short to tell
 	go run ./test/soak -what rest -for $(or $(FOR),2m) -doc docs/PERFORMANCE.md
 	go run ./test/soak -binary bin/chaosctl -for $(or $(FOR),10m) -doc docs/PERFORMANCE.md
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -132,7 +131,7 @@ func soakRun(binary, doc string, length time.Duration, seed uint64) error {
 		{"file descriptors", func(r reading) float64 { return r.fds }, pools},
 		{"threads", func(r reading) float64 { return r.goroutines }, 4},
 	} {
-		a, z := median(early, m.of), median(late, m.of)
+		a, z := compare.Median(each(early, m.of)), compare.Median(each(late, m.of))
 		fmt.Fprintf(&b, "| %s | %.0f | %.0f |\n", m.name, a, z)
 		if z > a*1.1+m.by {
 			grown = append(grown, m.name)
@@ -175,27 +174,4 @@ func soakJournal(path string) (verified, sent int, size int64, err error) {
 		}
 	}
 	return verified, sent, int64(len(b)), nil
-}
-
-var (
-	vmRSS   = regexp.MustCompile(`VmRSS:\s+(\d+)`)
-	threads = regexp.MustCompile(`Threads:\s+(\d+)`)
-)
-
-// lookAt is what a process holds, seen from outside; its threads in the place of
-// goroutines, which do not show there.
-func lookAt(pid int) (r reading, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return r, err
-	}
-	rss, n := vmRSS.FindSubmatch(status), threads.FindSubmatch(status)
-	if rss == nil || n == nil {
-		return r, errors.New("it is a zombie")
-	}
-	kb, _ := strconv.ParseFloat(string(rss[1]), 64)
-	r.goroutines, _ = strconv.ParseFloat(string(n[1]), 64)
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	r.rssMB, r.fds = kb/1024, float64(len(fds))
-	return r, err
 }

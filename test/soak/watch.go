@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,37 +40,57 @@ func watch(pid int, api string, every time.Duration) (all []reading, err error) 
 	return all, nil
 }
 
+// look is what the server holds: what shows from outside, and what it tells of itself.
 func look(pid int, api string) (r reading, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
+	if r, err = lookAt(pid); err != nil {
 		return r, fmt.Errorf("the server is gone: %w", err)
-	}
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	if err != nil {
-		return r, err
 	}
 	metrics, err := call("GET", api+"/metrics", "")
 	if err != nil {
 		return r, err
 	}
-	var wrong error
-	number := func(pattern, text string) float64 {
-		found := regexp.MustCompile(pattern).FindStringSubmatch(text)
-		if found == nil {
-			wrong = errors.Join(wrong, fmt.Errorf("no %s in what the server tells of itself", pattern))
-			return 0
-		}
-		v, err := strconv.ParseFloat(found[1], 64)
-		wrong = errors.Join(wrong, err)
-		return v
+	heap, err := number(heapInUse, metrics)
+	if err != nil {
+		return r, err
 	}
-	r = reading{
-		rssMB:      number(`VmRSS:\s+(\d+)`, string(status)) / 1024,
-		heapMB:     number(`(?m)^go_memstats_heap_inuse_bytes (\S+)`, metrics) / (1 << 20),
-		fds:        float64(len(fds)),
-		goroutines: number(`(?m)^go_goroutines (\S+)`, metrics),
+	r.heapMB = heap / (1 << 20)
+	r.goroutines, err = number(goroutines, metrics)
+	return r, err
+}
+
+var (
+	vmRSS      = regexp.MustCompile(`VmRSS:\s+(\d+)`)
+	threads    = regexp.MustCompile(`Threads:\s+(\d+)`)
+	heapInUse  = regexp.MustCompile(`(?m)^go_memstats_heap_inuse_bytes (\S+)`)
+	goroutines = regexp.MustCompile(`(?m)^go_goroutines (\S+)`)
+)
+
+// lookAt is what a process holds, seen from outside; its threads in the place of
+// goroutines, which do not show there. Of a zombie it is an error.
+func lookAt(pid int) (r reading, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return r, err
 	}
-	return r, wrong
+	kb, err := number(vmRSS, string(status))
+	if err != nil {
+		return r, err
+	}
+	if r.goroutines, err = number(threads, string(status)); err != nil {
+		return r, err
+	}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	r.rssMB, r.fds = kb/1024, float64(len(fds))
+	return r, err
+}
+
+// number is the one that a text has where the pattern says.
+func number(at *regexp.Regexp, text string) (float64, error) {
+	found := at.FindStringSubmatch(text)
+	if found == nil {
+		return 0, fmt.Errorf("nothing like %s", at)
+	}
+	return strconv.ParseFloat(found[1], 64)
 }
 
 // compareQuarters writes a table of what was held in two quarters and by how much the
@@ -99,9 +118,10 @@ func compareQuarters(b *strings.Builder, early, late []reading) error {
 		}
 		mean, deviation := stat.MeanStdDev(differences, nil)
 		half := distuv.StudentsT{Sigma: 1, Nu: partsPerQuarter - 1}.Quantile(0.975) * deviation / math.Sqrt(partsPerQuarter)
-		allowed := stat.Mean(before, nil)*0.1 + m.by
+		was := stat.Mean(before, nil)
+		allowed := was*0.1 + m.by
 		fmt.Fprintf(b, "| %s | %.0f | %.0f | %.1f to %.1f | %.1f |\n",
-			m.name, stat.Mean(before, nil), stat.Mean(after, nil), mean-half, mean+half, allowed)
+			m.name, was, was+mean, mean-half, mean+half, allowed)
 		switch {
 		case mean+half <= allowed:
 		case mean-half > 0:
@@ -122,11 +142,11 @@ func parts(quarter []reading, of func(reading) float64) []float64 {
 	return means
 }
 
-func median(all []reading, of func(reading) float64) float64 {
-	var v []float64
-	for _, r := range all {
-		v = append(v, of(r))
+// each is what all the readings have of one thing.
+func each(all []reading, of func(reading) float64) []float64 {
+	v := make([]float64, len(all))
+	for i, r := range all {
+		v[i] = of(r)
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return v
 }
