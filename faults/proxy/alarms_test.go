@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ears is a sleeper that notes when it is told.
@@ -133,18 +131,9 @@ func TestNoFilesForAlarms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var usual, none unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
-		t.Fatal(err)
-	}
-	none.Max = usual.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
+	back := outOfFiles(t)
 	p := serve(context.Background(), Config{Name: "a -> b", Protocol: TCP, Seed: 7}, listener)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
-		t.Fatal(err)
-	}
+	back()
 	defer p.Stop()
 	if p.alarms != nil || p.door != nil {
 		t.Fatalf("alarms %v and door %v without a file descriptor", p.alarms, p.door)

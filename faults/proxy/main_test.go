@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -230,3 +231,22 @@ func collect(t testing.TB, p *Proxy, want func(Stats) bool) Stats {
 }
 
 func newReader(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }
+
+// outOfFiles has every system call fail that makes a file descriptor, until back is called.
+func outOfFiles(t testing.TB) (back func()) {
+	t.Helper()
+	var usual unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: usual.Max}); err != nil {
+		t.Fatal(err)
+	}
+	back = func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(back)
+	return back
+}

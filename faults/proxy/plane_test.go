@@ -577,28 +577,23 @@ func TestStopUnderLoad(t *testing.T) {
 // they can, and nothing spins meanwhile.
 func TestDoorSurvivesRunningOutOfFiles(t *testing.T) {
 	p := startProxy(t, TCP, startTCP(t, echo))
-	var usual, none unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
-		t.Fatal(err)
-	}
-	none.Max = usual.Max
 	isOpen := func() bool {
 		p.door.mu.Lock()
 		defer p.door.mu.Unlock()
 		return p.door.open
 	}
 	await(t, "the door open", isOpen)
+	back := func() {}
 	d := net.Dialer{Control: func(_, _ string, _ syscall.RawConn) error { // the caller has its file descriptor
-		return unix.Setrlimit(unix.RLIMIT_NOFILE, &none)
+		back = outOfFiles(t)
+		return nil
 	}}
 	nc, err := d.Dial("tcp", p.Addr())
 	shut := false
 	for limit := time.Now().Add(patience); !shut && time.Now().Before(limit); {
 		shut = !isOpen()
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
-		t.Fatal(err)
-	}
+	back()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,7 @@ func StrangerListens(pgid, port int) bool {
 // A line of the table reads: number, local:port, remote:port, state, …, the tenth of
 // them the inode; ports and the state (0A listens) in hexadecimal.
 func listeners(port int) (sockets []string) {
+	local := fmt.Sprintf(":%04X", port)
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, err := os.ReadFile(table)
 		if err != nil { // there is no IPv6, or no /proc
@@ -45,7 +46,7 @@ func listeners(port int) (sockets []string) {
 		}
 		for line := range strings.Lines(string(b)) {
 			f := strings.Fields(line)
-			if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], local) {
 				sockets = append(sockets, "socket:["+f[9]+"]")
 			}
 		}
