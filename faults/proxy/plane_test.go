@@ -448,12 +448,12 @@ func TestLinkDialling(t *testing.T) {
 // openFiles counts the process's file descriptors but those of spare pipes.
 func openFiles(t *testing.T) int {
 	t.Helper()
+	sparePipes.mu.Lock() // first: none becomes spare between the two counts
+	defer sparePipes.mu.Unlock()
 	all, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sparePipes.mu.Lock()
-	defer sparePipes.mu.Unlock()
 	return len(all) - 2*len(sparePipes.idle)
 }
 
